@@ -1,0 +1,201 @@
+"""Errors of the runtime.
+
+    EdgeshipError
+    ├── BundleError …                 see `edge_runtime.bundle.errors`
+    ├── ConfigurationError            an option that cannot work; nothing was started
+    ├── EngineError                   the inference engine
+    │   ├── EngineMissing             its package is not installed here
+    │   ├── ModelRejected             it cannot load this model
+    │   └── EngineFailed              it failed, or answered with values that are not finite, while running
+    ├── InputError                    what the caller passed to `predict`
+    │   ├── WrongInputs               an input is missing, or not one of the model's
+    │   ├── WrongShape
+    │   ├── WrongDtype
+    │   ├── NonFiniteInput            NaN or infinity
+    │   └── InputOutOfRange           outside what training saw
+    ├── StoreError                    the state folder
+    │   ├── StoreLocked               another process uses it
+    │   ├── StoreFull                 no space left; nothing was half-written
+    │   └── SlotDamaged               a slot's files do not have their recorded digests
+    ├── UpdateError                   `outcome` is the enumerated value to act on and to report
+    ├── CloudError                    the cloud endpoint
+    │   ├── CloudUnreachable          no connection, a time-out, or a broken answer
+    │   ├── CloudRefused              it answered with an error status
+    │   └── BreakerOpen               not asked: it failed too often lately
+    ├── NoAnswer                      every link of the fallback chain failed
+    ├── NoModel                       no release of this model is installed and no factory bundle was given
+    └── RuntimeClosed                 `close` was called
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from edge_runtime.bundle.errors import (
+    ArchiveError,
+    BundleError,
+    BundleTooLarge,
+    DigestMismatch,
+    EdgeshipError,
+    InvalidName,
+    ManifestError,
+    UnsupportedFormat,
+)
+
+__all__ = [
+    "ArchiveError",
+    "BreakerOpen",
+    "BundleError",
+    "BundleTooLarge",
+    "CloudError",
+    "CloudRefused",
+    "CloudUnreachable",
+    "ConfigurationError",
+    "DigestMismatch",
+    "EdgeshipError",
+    "EngineError",
+    "EngineFailed",
+    "EngineMissing",
+    "InputError",
+    "InputOutOfRange",
+    "InvalidName",
+    "ManifestError",
+    "ModelRejected",
+    "NoAnswer",
+    "NoModel",
+    "NonFiniteInput",
+    "Outcome",
+    "RuntimeClosed",
+    "SlotDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreLocked",
+    "UnsupportedFormat",
+    "UpdateError",
+    "WrongDtype",
+    "WrongInputs",
+    "WrongShape",
+]
+
+
+class ConfigurationError(EdgeshipError):
+    """An option that cannot work; nothing was started."""
+
+
+class EngineError(EdgeshipError):
+    """The inference engine."""
+
+
+class EngineMissing(EngineError):
+    """The engine's package is not installed here; the text names the extra that installs it."""
+
+
+class ModelRejected(EngineError):
+    """The engine cannot load this model."""
+
+
+class EngineFailed(EngineError):
+    """The engine failed, or answered with values that are not finite, while running."""
+
+
+class InputError(EdgeshipError):
+    """What the caller passed to `predict`."""
+
+
+class WrongInputs(InputError):
+    """An input is missing, or not one of the model's."""
+
+
+class WrongShape(InputError):
+    """A tensor's shape is not the one in the manifest."""
+
+
+class WrongDtype(InputError):
+    """A tensor's dtype is not the one in the manifest."""
+
+
+class NonFiniteInput(InputError):
+    """A tensor holds NaN or infinity."""
+
+
+class InputOutOfRange(InputError):
+    """A tensor holds values outside what training saw."""
+
+
+class StoreError(EdgeshipError):
+    """The state folder."""
+
+
+class StoreLocked(StoreError):
+    """Another process uses this state folder."""
+
+
+class StoreFull(StoreError):
+    """No space left on the device; nothing was half-written."""
+
+
+class SlotDamaged(StoreError):
+    """A slot's files do not have the digests that were recorded when it was verified."""
+
+
+class Outcome(StrEnum):
+    """How one update check ended. The values travel in ``POST /v1/outcomes``; text never drives a decision."""
+
+    UNCHANGED = "Unchanged"  # nothing to do: the plan asks for what is active
+    INSTALLED = "Installed"  # verified, passed the canary, now trying
+    COMMITTED = "Committed"  # enough good predictions; it is the new last-good release
+    RETURNED = "Returned"  # back to the baseline because the plan says rolled_back
+    ROLLED_BACK = "RolledBack"  # this device went back by itself (crash loop, or it would not load)
+    DISABLED = "Disabled"  # the plan switched local inference off
+    INCOMPATIBLE = "Incompatible"  # no artifact fits this device
+    DENIED_AFTER_ROLLBACK = "DeniedAfterRollback"  # this device went back from it before; waiting for a new attempt
+    REVOKED = "Revoked"  # the release is revoked or below the floor
+    SERVER_UNREACHABLE = "ServerUnreachable"
+    METADATA_EXPIRED = "MetadataExpired"
+    METADATA_REJECTED = "MetadataRejected"
+    PLAN_INVALID = "PlanInvalid"
+    DOWNLOAD_FAILED = "DownloadFailed"
+    DOWNLOAD_NO_SPACE = "DownloadNoSpace"
+    VERIFICATION_FAILED = "VerificationFailed"
+    CANARY_FAILED = "CanaryFailed"
+    STORE_FAILED = "StoreFailed"
+
+
+class UpdateError(EdgeshipError):
+    """An update check that did not succeed; the running release is untouched."""
+
+    def __init__(self, outcome: Outcome, message: str) -> None:
+        super().__init__(f"{outcome.value}: {message}")
+        self.outcome = outcome
+
+
+class CloudError(EdgeshipError):
+    """The cloud endpoint."""
+
+
+class CloudUnreachable(CloudError):
+    """No connection, a time-out, or an answer that breaks the protocol."""
+
+
+class CloudRefused(CloudError):
+    """The endpoint answered with an error status, kept in ``status``."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BreakerOpen(CloudError):
+    """The endpoint was not asked, because it failed too often lately."""
+
+
+class NoAnswer(EdgeshipError):
+    """Every link of the fallback chain failed; the text lists each reason."""
+
+
+class NoModel(EdgeshipError):
+    """No release of this model is installed and no factory bundle was given."""
+
+
+class RuntimeClosed(EdgeshipError):
+    """`close` was called on this runtime."""

@@ -1,0 +1,1 @@
+"""Whole stories that a user copies."""
