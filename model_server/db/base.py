@@ -1,0 +1,109 @@
+"""The declarative base of every table, the engine, and how to read and write.
+
+SQLite runs in WAL mode: readers never wait for the writer. A transaction takes the write lock when it begins, because
+one that reads first and writes later fails at once, whatever ``busy_timeout`` says, if another writer came between.
+`reading` opens the cheaper kind that takes no lock; `writing` also queues this process's threads, which SQLite's
+busy handler would let overtake each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import DateTime, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import Pool
+from sqlalchemy.types import TypeDecorator
+
+__all__ = ["Base", "UtcDateTime", "open_engine", "reading", "writing"]
+
+BUSY_TIMEOUT_MS = 10_000
+READ_ONLY = "edgeship_read_only"
+_write_locks: WeakKeyDictionary[Pool, threading.Lock] = WeakKeyDictionary()
+
+
+class Base(DeclarativeBase):
+    """Every part's tables share this metadata; names of constraints are fixed, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC. SQLite keeps no zone, so one is required going in and put back coming out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a datetime without a zone cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for ``url``, such as ``sqlite:////var/lib/edgeship/edgeship.db``. Connects on first use."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_size=16, max_overflow=32)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that only reads: a consistent view, and no lock."""
+    with Session(engine.execution_options(**{READ_ONLY: True})) as session:
+        yield session
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Session]:
+    """A session in one transaction: committed on leaving, rolled back if an error leaves it."""
+    if engine.dialect.name != "sqlite":
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+        return
+    with _lock_of(engine), Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def _lock_of(engine: Engine) -> threading.Lock:
+    # By pool, not by engine: an engine with execution options is another object over the same pool.
+    return _write_locks.setdefault(engine.pool, threading.Lock())
+
+
+def _configure_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; `_begin_sqlite` does
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,178 @@
+"""Errors of the server and of its command line. `app` maps them to HTTP statuses.
+
+EdgeshipError
+├── BundleError …                 see `edge_runtime.bundle.errors`
+└── ServerError                   every error below
+    ├── SettingsError             settings.toml, or an option, that cannot work; nothing was started
+    ├── NotInThisVersion          a command that exists in the design and not yet in this version
+    ├── RequestError              what a caller sent
+    │   ├── MalformedRequest      a body or parameter that breaks the protocol
+    │   ├── BodyTooLarge          a cap on the body was passed
+    │   └── Unauthorized          no credential, or one that does not allow this
+    ├── NotFound
+    │   ├── UnknownModel          no such model is delegated
+    │   ├── UnknownRelease
+    │   └── UnknownRollout
+    ├── SigningError
+    │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
+    │   ├── SignatureRejected     a signature that does not verify, or by a key without this role
+    │   ├── ThresholdNotMet       too few people have signed
+    │   ├── ReviewFailed          what is staged is not exactly what the signer holds; nothing was signed
+    │   └── RepositoryDamaged     metadata or a stored file is not what was published or staged
+    ├── ReleaseError
+    │   ├── ReleaseNotNewer       release numbers only grow
+    │   └── ReleaseConflict       the release is in a state that does not allow this
+    ├── RolloutError
+    │   ├── InvalidRollout        stages, holdback, predicate or limits that cannot work
+    │   │   └── StageTooSmall     a stage that selects fewer devices than can be judged
+    │   └── RolloutConflict       the rollout is in a state that does not allow this
+    └── RemoteError               the server, asked from the command line
+        ├── ServerUnreachable     no connection, or a broken answer
+        └── ServerRefused         it answered with a problem; `status` holds the code
+"""
+
+from __future__ import annotations
+
+from edge_runtime.bundle.errors import EdgeshipError
+
+__all__ = [
+    "BodyTooLarge",
+    "InvalidRollout",
+    "KeyRejected",
+    "MalformedRequest",
+    "NotFound",
+    "NotInThisVersion",
+    "ReleaseConflict",
+    "ReleaseError",
+    "ReleaseNotNewer",
+    "RemoteError",
+    "RepositoryDamaged",
+    "RequestError",
+    "ReviewFailed",
+    "RolloutConflict",
+    "RolloutError",
+    "ServerError",
+    "ServerRefused",
+    "ServerUnreachable",
+    "SettingsError",
+    "SignatureRejected",
+    "SigningError",
+    "StageTooSmall",
+    "ThresholdNotMet",
+    "Unauthorized",
+    "UnknownModel",
+    "UnknownRelease",
+    "UnknownRollout",
+]
+
+
+class ServerError(EdgeshipError):
+    """Root of the errors of the server and its command line."""
+
+
+class SettingsError(ServerError):
+    """settings.toml, or an option, that cannot work; nothing was started."""
+
+
+class NotInThisVersion(ServerError):
+    """A command that exists in the design and not yet in this version."""
+
+
+class RequestError(ServerError):
+    """What a caller sent."""
+
+
+class MalformedRequest(RequestError):
+    """A body or parameter that breaks the protocol."""
+
+
+class BodyTooLarge(RequestError):
+    """A cap on the body was passed."""
+
+
+class Unauthorized(RequestError):
+    """No credential, or one that does not allow this."""
+
+
+class NotFound(ServerError):
+    """What was asked for does not exist."""
+
+
+class UnknownModel(NotFound):
+    """No such model is delegated; `edgeship-server keys delegate` adds one."""
+
+
+class UnknownRelease(NotFound):
+    """The model has no such release, or none that is published."""
+
+
+class UnknownRollout(NotFound):
+    """The channel has no rollout of this model."""
+
+
+class SigningError(ServerError):
+    """Keys, signatures and the TUF repository."""
+
+
+class KeyRejected(SigningError):
+    """A key that cannot be opened, or that must not be used in this role."""
+
+
+class SignatureRejected(SigningError):
+    """A signature that does not verify, or that was made by a key without this role."""
+
+
+class ThresholdNotMet(SigningError):
+    """Too few people have signed."""
+
+
+class ReviewFailed(SigningError):
+    """What is staged is not exactly what the signer holds; nothing was signed."""
+
+
+class RepositoryDamaged(SigningError):
+    """Metadata or a stored file is not what was published or staged."""
+
+
+class ReleaseError(ServerError):
+    """A release cannot be staged, signed or published."""
+
+
+class ReleaseNotNewer(ReleaseError):
+    """Release numbers only grow."""
+
+
+class ReleaseConflict(ReleaseError):
+    """The release, or another one of its model, is in a state that does not allow this."""
+
+
+class RolloutError(ServerError):
+    """A rollout cannot be started or changed."""
+
+
+class InvalidRollout(RolloutError):
+    """Stages, holdback, predicate or limits that cannot work."""
+
+
+class StageTooSmall(InvalidRollout):
+    """A stage that selects fewer devices than can be judged."""
+
+
+class RolloutConflict(RolloutError):
+    """The rollout is in a state that does not allow this."""
+
+
+class RemoteError(ServerError):
+    """The server, asked from the command line."""
+
+
+class ServerUnreachable(RemoteError):
+    """No connection, or an answer that breaks the protocol."""
+
+
+class ServerRefused(RemoteError):
+    """The server answered with a problem."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
