@@ -1,0 +1,158 @@
+"""The one publisher: puts signed roles, plans and fresh snapshots and timestamps in front of devices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from securesystemslib.signer import CryptoSigner, Key
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+
+from edge_runtime.bundle.names import plan_path
+from edge_runtime.update.plan import Plan
+from model_server.clock import Clock
+from model_server.errors import RepositoryDamaged
+from model_server.signing.keys import open_signer, read_passphrase
+from model_server.signing.repository import Repository, to_bytes
+from model_server.signing.roles import Expiry, delegated_models, rollouts_role
+
+__all__ = ["ONLINE_USES", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
+
+ONLINE_USES = ("rollouts", "snapshot", "timestamp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineSigners:
+    """The keys that the server holds. None of them can sign a release."""
+
+    rollouts: CryptoSigner
+    snapshot: CryptoSigner
+    timestamp: CryptoSigner
+
+
+def online_key_file(folder: Path, use: str) -> Path:
+    return folder / f"online-{use}.pem"
+
+
+def open_online_signers(repository: Repository, folder: Path, passphrase_file: Path) -> OnlineSigners:
+    """Open the online keys under the ids that root and targets know them by.
+
+    Raises: KeyRejected, RepositoryDamaged.
+    """
+    passphrase = read_passphrase(passphrase_file)
+    root = repository.root().signed
+    delegations = repository.top_level_targets().signed.delegations
+    return OnlineSigners(
+        rollouts=open_signer(
+            online_key_file(folder, "rollouts"), passphrase, delegations.keys.values() if delegations else ()
+        ),
+        snapshot=open_signer(online_key_file(folder, "snapshot"), passphrase, _keys_of(root, Snapshot.type)),
+        timestamp=open_signer(online_key_file(folder, "timestamp"), passphrase, _keys_of(root, Timestamp.type)),
+    )
+
+
+class Publisher:
+    """Every change of what devices see goes through here, under the repository's lock."""
+
+    def __init__(self, repository: Repository, signers: OnlineSigners, clock: Clock, expiry: Expiry) -> None:
+        self.repository = repository
+        self._signers = signers
+        self._clock = clock
+        self._expiry = expiry
+
+    @property
+    def rollouts_key(self) -> Key:
+        """The public half of the key that signs every ``rollouts-<model>``."""
+        return self._signers.rollouts.public_key
+
+    def first_rollouts(self) -> Metadata[Targets]:
+        """Version 1, without plans, of a new model's ``rollouts-<model>``."""
+        metadata = Metadata(Targets(expires=self._until(self._expiry.rollouts)))
+        metadata.sign(self._signers.rollouts)
+        return metadata
+
+    def publish(self, roles: Mapping[str, Metadata[Targets]]) -> None:
+        """Publish the next version of each role at once: roles, then the snapshot, then the timestamp.
+
+        The caller has verified the signatures and put the targets in place.
+        Raises: RepositoryDamaged if a version is not the next one.
+        """
+        with self.repository.lock():
+            snapshot = self.repository.snapshot()
+            for role, metadata in roles.items():
+                listed = snapshot.signed.meta.get(f"{role}.json")
+                if listed is not None and metadata.signed.version != listed.version + 1:
+                    raise RepositoryDamaged(
+                        f"{role} version {metadata.signed.version} cannot follow version {listed.version}"
+                    )
+                self.repository.write_role(role, metadata.signed.version, to_bytes(metadata))
+                snapshot.signed.meta[f"{role}.json"] = MetaFile(metadata.signed.version)
+            self._write_snapshot(snapshot)
+
+    def put_plan(self, plan: Plan) -> bool:
+        """Make ``plan`` the one that its channel's devices see; False if it already is."""
+        data = plan.to_json()
+        target = TargetFile.from_data(plan_path(plan.channel, plan.model), data, ["sha256"])
+        role = rollouts_role(plan.model)
+        with self.repository.lock():
+            metadata = self.repository.role(role)
+            if metadata.signed.targets.get(target.path) == target:
+                return False
+            self.repository.write_target(target, data)
+            metadata.signed.targets[target.path] = target
+            self._sign_next(metadata, self._signers.rollouts, self._expiry.rollouts)
+            self.publish({role: metadata})
+        return True
+
+    def renew(self) -> tuple[str, ...]:
+        """Sign again each online role that has used up half of its time; the roles that were renewed."""
+        with self.repository.lock():
+            due: dict[str, Metadata[Targets]] = {}
+            for model in delegated_models(self.repository.top_level_targets().signed):
+                metadata = self.repository.role(rollouts_role(model))
+                if self._half_used(metadata.signed.expires, self._expiry.rollouts):
+                    self._sign_next(metadata, self._signers.rollouts, self._expiry.rollouts)
+                    due[rollouts_role(model)] = metadata
+            snapshot, timestamp = self.repository.snapshot(), self.repository.timestamp()
+            if due or self._half_used(snapshot.signed.expires, self._expiry.snapshot):
+                self.publish(due)
+                return (*due, Snapshot.type, Timestamp.type)
+            if self._half_used(timestamp.signed.expires, self._expiry.timestamp):
+                self._write_timestamp(timestamp.signed.snapshot_meta)
+                return (Timestamp.type,)
+        return ()
+
+    def _write_snapshot(self, snapshot: Metadata[Snapshot]) -> None:
+        snapshot.signed.version += 1
+        snapshot.signed.expires = self._until(self._expiry.snapshot)
+        snapshot.sign(self._signers.snapshot)
+        data = to_bytes(snapshot)
+        self.repository.write_role(Snapshot.type, snapshot.signed.version, data)
+        digest = hashlib.sha256(data).hexdigest()
+        self._write_timestamp(MetaFile(snapshot.signed.version, len(data), {"sha256": digest}))
+
+    def _write_timestamp(self, snapshot: MetaFile) -> None:
+        timestamp = self.repository.timestamp()
+        timestamp.signed.version += 1
+        timestamp.signed.expires = self._until(self._expiry.timestamp)
+        timestamp.signed.snapshot_meta = snapshot
+        timestamp.sign(self._signers.timestamp)
+        self.repository.write_timestamp(to_bytes(timestamp))
+
+    def _sign_next(self, metadata: Metadata[Targets], signer: CryptoSigner, life: timedelta) -> None:
+        metadata.signed.version += 1
+        metadata.signed.expires = self._until(life)
+        metadata.sign(signer)
+
+    def _until(self, life: timedelta) -> datetime:
+        return (self._clock.now() + life).replace(microsecond=0)
+
+    def _half_used(self, expires: datetime, life: timedelta) -> bool:
+        return expires - self._clock.now() < life / 2
+
+
+def _keys_of(root: Root, role: str) -> list[Key]:
+    return [root.keys[keyid] for keyid in root.roles[role].keyids if keyid in root.keys]
