@@ -1,30 +1,31 @@
 """Errors of the runtime.
 
-    EdgeshipError
-    ├── BundleError …                 see `edge_runtime.bundle.errors`
-    ├── ConfigurationError            an option that cannot work; nothing was started
-    ├── EngineError                   the inference engine
-    │   ├── EngineMissing             its package is not installed here
-    │   ├── ModelRejected             it cannot load this model
-    │   └── EngineFailed              it failed, or answered with values that are not finite, while running
-    ├── InputError                    what the caller passed to `predict`
-    │   ├── WrongInputs               an input is missing, or not one of the model's
-    │   ├── WrongShape
-    │   ├── WrongDtype
-    │   ├── NonFiniteInput            NaN or infinity
-    │   └── InputOutOfRange           outside what training saw
-    ├── StoreError                    the state folder
-    │   ├── StoreLocked               another process uses it
-    │   ├── StoreFull                 no space left; nothing was half-written
-    │   └── SlotDamaged               a slot's files do not have their recorded digests
-    ├── UpdateError                   `outcome` is the enumerated value to act on and to report
-    ├── CloudError                    the cloud endpoint
-    │   ├── CloudUnreachable          no connection, a time-out, or a broken answer
-    │   ├── CloudRefused              it answered with an error status
-    │   └── BreakerOpen               not asked: it failed too often lately
-    ├── NoAnswer                      every link of the fallback chain failed
-    ├── NoModel                       no release of this model is installed and no factory bundle was given
-    └── RuntimeClosed                 `close` was called
+EdgeshipError
+├── BundleError …                 see `edge_runtime.bundle.errors`
+├── ConfigurationError            an option that cannot work; nothing was started
+├── EngineError                   the inference engine
+│   ├── EngineMissing             its package is not installed here
+│   ├── ModelRejected             it cannot load this model
+│   └── EngineFailed              it failed, or answered with values that are not finite, while running
+├── InputError                    what the caller passed to `predict`
+│   ├── WrongInputs               an input is missing, or not one of the model's
+│   ├── WrongShape
+│   ├── WrongDtype
+│   ├── NonFiniteInput            NaN or infinity
+│   └── InputOutOfRange           outside what training saw
+├── StoreError                    the state folder
+│   ├── StoreLocked               another process uses it
+│   ├── StoreFull                 no space left; nothing was half-written
+│   └── SlotDamaged               a slot's files do not have their recorded digests
+├── UpdateError                   `outcome` is the enumerated value to act on and to report
+├── CloudError                    the cloud endpoint
+│   ├── CloudUnreachable          no connection, a time-out, or a broken answer
+│   ├── CloudRefused              it answered with an error status
+│   └── BreakerOpen               not asked: it failed too often lately
+├── ReportError                   a telemetry report that breaks its format, or cannot be made
+├── NoAnswer                      every link of the fallback chain failed
+├── NoModel                       no release of this model is installed and no factory bundle was given
+└── RuntimeClosed                 `close` was called
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ __all__ = [
     "NoModel",
     "NonFiniteInput",
     "Outcome",
+    "ReportError",
     "RuntimeClosed",
     "SlotDamaged",
     "StoreError",
@@ -187,6 +189,10 @@ class CloudRefused(CloudError):
 
 class BreakerOpen(CloudError):
     """The endpoint was not asked, because it failed too often lately."""
+
+
+class ReportError(EdgeshipError):
+    """A telemetry report that breaks its format, or cannot be made."""
 
 
 class NoAnswer(EdgeshipError):
