@@ -6,6 +6,7 @@ can read and write bundles.
 
 from __future__ import annotations
 
+from edge_runtime.bundle.archive import Bundle, open_bundle, verify_file
 from edge_runtime.bundle.documents import (
     Delta,
     PolicyDocument,
@@ -71,9 +72,11 @@ from edge_runtime.bundle.names import (
     split_target_path,
     target_path,
 )
+from edge_runtime.bundle.packing import pack_release, write_bundle
 from edge_runtime.bundle.reading import DTYPES, PRECISIONS, REDUCTIONS, TARGETS, read_manifest
 from edge_runtime.bundle.semantics import class_cells, manifest_files
 from edge_runtime.bundle.writing import write_manifest
+from edge_runtime.bundle.zipformat import Limits
 
 __all__ = [
     "CARD_FILE",
@@ -98,6 +101,7 @@ __all__ = [
     "TARGETS",
     "ArchiveError",
     "Artifact",
+    "Bundle",
     "BundleError",
     "BundleTooLarge",
     "Confidence",
@@ -109,6 +113,7 @@ __all__ = [
     "Golden",
     "Hybrid",
     "InvalidName",
+    "Limits",
     "Lineage",
     "Manifest",
     "ManifestError",
@@ -129,6 +134,8 @@ __all__ = [
     "delta_file",
     "golden_file",
     "manifest_files",
+    "open_bundle",
+    "pack_release",
     "plan_path",
     "policy_path",
     "read_manifest",
@@ -136,6 +143,8 @@ __all__ = [
     "read_release",
     "split_target_path",
     "target_path",
+    "verify_file",
+    "write_bundle",
     "write_manifest",
     "write_policy",
     "write_release",

@@ -7,12 +7,15 @@ __all__ = [
     "FEATURE_BINS",
     "FEATURE_CELLS",
     "FEATURE_EDGES",
+    "MAX_ARCHIVE_BYTES",
     "MAX_ARTIFACTS",
     "MAX_AXES",
     "MAX_CEILING_STEPS",
     "MAX_CLASS_CELLS",
     "MAX_CRITICAL",
     "MAX_DELTAS",
+    "MAX_ENTRIES",
+    "MAX_ENTRY_NAME",
     "MAX_FEATURES",
     "MAX_FILE_BYTES",
     "MAX_FLOAT_OPERATORS",
@@ -31,9 +34,18 @@ __all__ = [
     "MAX_TEMPERATURE",
     "MAX_TENSORS",
     "MAX_TENSOR_ELEMENTS",
+    "MAX_TUF_BYTES",
+    "MAX_TUF_FILE_BYTES",
     "PARTS",
     "SHARE_SUM_TOLERANCE",
 ]
+
+# The archive.
+MAX_ARCHIVE_BYTES = 2_147_483_648  # so that no field of a zip without zip64 can overflow
+MAX_ENTRIES = 256
+MAX_ENTRY_NAME = 255  # bytes of an entry's whole path
+MAX_TUF_FILE_BYTES = 5_000_000  # of one file in tuf/; what python-tuf accepts for targets metadata
+MAX_TUF_BYTES = 16_777_216  # of all files in tuf/ together, since a reader holds them in memory
 
 # Documents, in bytes.
 MAX_MANIFEST_BYTES = 1_048_576
