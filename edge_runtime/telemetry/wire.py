@@ -24,7 +24,16 @@ from edge_runtime.errors import ReportError
 from edge_runtime.telemetry.histograms import Histograms
 from edge_runtime.telemetry.layout import Layout
 
-__all__ = ["MAX_REPORT_BYTES", "PrivacyMode", "Report", "ReportArm", "ReportHeader", "decode_report", "encode_report"]
+__all__ = [
+    "MAX_REPORT_BYTES",
+    "PrivacyMode",
+    "Report",
+    "ReportArm",
+    "ReportHeader",
+    "decode_header",
+    "decode_report",
+    "encode_report",
+]
 
 MAGIC = b"EST1"
 MAX_SHIFT = 24
@@ -97,6 +106,27 @@ def decode_report(data: bytes, layouts: Callable[[str, int, str], Layout | None]
     ``layouts`` maps (model, release, kind) to the layout that the signed manifest gives, None if there is none.
     Raises `ReportError`.
     """
+    header, digest, at = decode_header(data)
+    model, release, kind = header.model, header.release, header.kind
+    layout = layouts(model, release, kind)
+    if layout is None:
+        raise ReportError(f"no layout is known for {model} {release} {kind}")
+    if digest != layout.digest:
+        raise ReportError(f"the report's histograms are not those of {model} {release} {kind}")
+    if len(data) - at != layout.cells + len(layout.histograms):
+        raise ReportError(f"the report has {len(data)} bytes, not {at + layout.cells + len(layout.histograms)}")
+    counts: dict[str, tuple[int, ...]] = {}
+    for name, cells in layout.histograms:
+        counts[name] = _unpack(name, data[at], data[at + 1 : at + 1 + cells])
+        at += 1 + cells
+    return Report(header=header, layout=layout, counts=counts)
+
+
+def decode_header(data: bytes) -> tuple[ReportHeader, bytes, int]:
+    """The header of an untrusted report, its layout digest, and where the histograms start. Raises `ReportError`.
+
+    For a server that reads the histograms of many reports at once; `decode_report` reads one whole report.
+    """
     if len(data) > MAX_REPORT_BYTES:
         raise ReportError(f"a report has at most {MAX_REPORT_BYTES} bytes, not {len(data)}")
     if len(data) < _FIXED.size or data[:4] != MAGIC:
@@ -117,19 +147,9 @@ def decode_report(data: bytes, layouts: Callable[[str, int, str], Layout | None]
     except ValueError as error:
         raise ReportError(f"the report's header: {error}") from error
     _check_header(header)
-    layout = layouts(model, release, kind)
-    if layout is None:
-        raise ReportError(f"no layout is known for {model} {release} {kind}")
-    if data[at : at + 8] != layout.digest:
-        raise ReportError(f"the report's histograms are not those of {model} {release} {kind}")
-    at += 8
-    if len(data) - at != layout.cells + len(layout.histograms):
-        raise ReportError(f"the report has {len(data)} bytes, not {at + layout.cells + len(layout.histograms)}")
-    counts: dict[str, tuple[int, ...]] = {}
-    for name, cells in layout.histograms:
-        counts[name] = _unpack(name, data[at], data[at + 1 : at + 1 + cells])
-        at += 1 + cells
-    return Report(header=header, layout=layout, counts=counts)
+    if len(data) < at + 8:
+        raise ReportError("the report is truncated")
+    return header, data[at : at + 8], at + 8
 
 
 def _check_header(header: ReportHeader) -> None:
