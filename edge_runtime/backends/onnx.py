@@ -63,7 +63,9 @@ class OnnxEngine:
         self._outputs = [spec.name for spec in manifest.outputs]
         pairs = [(spec.name, tensor.name) for spec, tensor in zip(manifest.inputs, inputs, strict=True)]
         self._renames = pairs if any(ours != theirs for ours, theirs in pairs) else None
-        self._one_row = has_batch_axis(manifest.inputs) and any(tensor.shape[0] == 1 for tensor in inputs)
+        self._one_row = has_batch_axis(manifest.inputs) and any(
+            tensor.shape is not None and tensor.shape[0] == 1 for tensor in inputs
+        )
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if self._one_row and len(next(iter(inputs.values()))) != 1:
@@ -83,4 +85,5 @@ def _tensor(arg: Any) -> FileTensor:
     if dtype is None:
         raise ModelRejected(f"tensor {arg.name!r} is of type {arg.type}, which this runtime does not support")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in arg.shape)
-    return FileTensor(name=arg.name, dtype=dtype, shape=shape)
+    # ONNX Runtime reports an empty shape where it knows none; classifiers have no tensors of rank zero.
+    return FileTensor(name=arg.name, dtype=dtype, shape=shape or None)

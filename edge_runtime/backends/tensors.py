@@ -22,11 +22,12 @@ BATCH = "batch"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTensor:
-    """A tensor as the model file declares it: ``shape`` has None for axes of any size; ``key`` is the engine's own."""
+    """A tensor as the model file declares it: ``shape`` has None for axes of any size, and is None where the file does
+    not say; ``key`` is the engine's own."""
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
     key: Any = None
 
 
@@ -58,7 +59,9 @@ def match(what: str, specs: Sequence[TensorSpec], found: Sequence[FileTensor]) -
     return tuple(by_name[spec.name] for spec in specs)
 
 
-def _same_shape(stated: tuple[int | str, ...], found: tuple[int | None, ...]) -> bool:
+def _same_shape(stated: tuple[int | str, ...], found: tuple[int | None, ...] | None) -> bool:
+    if found is None:
+        return True
     if len(stated) != len(found):
         return False
     for axis, (wanted, size) in enumerate(zip(stated, found, strict=True)):
