@@ -14,6 +14,7 @@ __all__ = [
     "MAX_CLASS_CELLS",
     "MAX_CRITICAL",
     "MAX_DELTAS",
+    "MAX_DEPTH",
     "MAX_ENTRIES",
     "MAX_ENTRY_NAME",
     "MAX_FEATURES",
@@ -21,11 +22,13 @@ __all__ = [
     "MAX_FLOAT_OPERATORS",
     "MAX_GOLDEN_TOLERANCE",
     "MAX_HYBRID_RELEASES",
+    "MAX_INTEGER",
     "MAX_LABELS",
     "MAX_MANIFEST_BYTES",
     "MAX_OPERATORS",
     "MAX_PACKAGES",
     "MAX_POLICY_BYTES",
+    "MAX_RELEASE",
     "MAX_RELEASE_BYTES",
     "MAX_REQUIREMENT_NAMES",
     "MAX_REVOKED",
@@ -52,6 +55,11 @@ MAX_MANIFEST_BYTES = 1_048_576
 MAX_RELEASE_BYTES = 65_536
 MAX_POLICY_BYTES = 65_536
 MAX_FILE_BYTES = 2_147_483_648  # of any file that a manifest or release.json refers to
+
+# JSON.
+MAX_DEPTH = 16  # nested lists and objects; the manifest needs 5, a plan's predicate the most
+MAX_INTEGER = 9_007_199_254_740_991  # 2**53 - 1, the largest whole number that every JSON reader keeps (RFC 7493)
+MAX_RELEASE = 2_147_483_647
 
 # Lists of the manifest, in elements.
 MAX_CRITICAL = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from edge_runtime.bundle.errors import InvalidName
+from edge_runtime.bundle.limits import MAX_RELEASE
 
 __all__ = [
     "CARD_FILE",
@@ -28,14 +29,13 @@ __all__ = [
     "target_path",
 ]
 
-MAX_RELEASE = 2**31 - 1
 MANIFEST_FILE = "manifest.json"
 RELEASE_FILE = "release.json"
 POLICY_FILE = "policy.json"
 CARD_FILE = "card.md"
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
-_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _RELEASE = re.compile(r"[1-9][0-9]{0,9}")
 # Windows opens a device for these, whatever the folder and the extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -52,10 +52,11 @@ def check_channel(name: str) -> str:
 
 
 def check_file(name: str) -> str:
-    """One path component: 1 to 128 of ``A-Z a-z 0-9 . _ -``, no leading or trailing dot, no Windows device name."""
+    """One path component: 1 to 128 of ``A-Z a-z 0-9 . _ -``, no dot at either end, no hyphen in front, and
+    not a Windows device name."""
     if not isinstance(name, str) or not _FILE.fullmatch(name) or name.endswith("."):
         raise InvalidName(
-            f"{_show(name)} is not a file name: use 1 to 128 of A-Z a-z 0-9 . _ - and no dot at either end"
+            f"{_show(name)} is not a file name: use 1 to 128 of A-Z a-z 0-9 . _ -, no dot at either end, no - in front"
         )
     if _DEVICE.fullmatch(name):
         raise InvalidName(f"{_show(name)} is not a file name: Windows reserves it for a device")

@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from edge_runtime.bundle.errors import InvalidName, ManifestError
+from edge_runtime.bundle.limits import MAX_DEPTH, MAX_INTEGER
 
 __all__ = ["MAX_DEPTH", "MAX_INTEGER", "Node", "canonical", "parse"]
 
 T = TypeVar("T")
-
-MAX_DEPTH = 16  # nested lists and objects; the manifest needs 5, a plan's predicate the most
-MAX_INTEGER = 2**53 - 1  # the largest whole number that every JSON reader keeps exact (RFC 7493)
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")

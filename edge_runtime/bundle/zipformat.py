@@ -30,6 +30,14 @@ _END_FIELDS = (
     *("directory size", "directory offset", "comment length"),
 )
 
+# What a differing field means, the telling ones first.
+_MEANING = {
+    "flags": "encrypted, or with sizes in a data descriptor, or with a name that is not ASCII",
+    "compression method": "compressed",
+    "compressed size": "compressed, or zip64",
+    "file mode": "a link, a folder or a device, or with other permissions",
+    "offset": "overlapping another entry, or with a gap before it",
+}
 _VERSION_NEEDED = 10  # 1.0: stored files
 _MADE_BY = 3 << 8 | 10  # Unix, so that the file mode means what it says
 _DATE = 0x0021  # 1980-01-01
@@ -171,9 +179,14 @@ def _read_central(directory: bytes, position: int, number: int, offset: int) -> 
     if not raw.isascii() or b"\0" in raw:
         raise ArchiveError(f"entry {number} has a name that is not ASCII, or holds NUL: {raw!a}")
     entry = Entry(name=raw.decode("ascii"), crc=named["crc"], size=named["size"], offset=offset)
-    for name, found, expected in zip(_CENTRAL_FIELDS, fields, _expected_central(entry), strict=True):
-        if found != expected:
-            raise ArchiveError(f"entry {entry.name!r}: {name} is {_show(found)}, must be {_show(expected)}")
+    expected = dict(zip(_CENTRAL_FIELDS, _expected_central(entry), strict=True))
+    for name in (*_MEANING, *_CENTRAL_FIELDS):
+        if named[name] != expected[name]:
+            meaning = f" ({_MEANING[name]})" if name in _MEANING else ""
+            raise ArchiveError(
+                f"entry {entry.name!r}: {name} is {_show(named[name])}, in a bundle {_show(expected[name])}{meaning}: "
+                "it was changed, or not packed by write_bundle"
+            )
     return entry, start + length
 
 
