@@ -1,0 +1,1 @@
+"""Telemetry: anonymous reports in, noised cohort sums and a drift verdict out."""
