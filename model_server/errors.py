@@ -12,6 +12,7 @@ EdgeshipError
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
+    │   ├── UnknownLayout         no artifact of the release has these histograms
     │   └── UnknownRollout
     ├── SigningError
     │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
@@ -26,6 +27,11 @@ EdgeshipError
     │   ├── InvalidRollout        stages, holdback, predicate or limits that cannot work
     │   │   └── StageTooSmall     a stage that selects fewer devices than can be judged
     │   └── RolloutConflict       the rollout is in a state that does not allow this
+    ├── TelemetryError
+    │   ├── ReportRefused         a report of a day that is not open, or under another privacy mode
+    │   ├── DuplicateReport       this device-day has been counted
+    │   ├── IngestBusy            more reports wait than are taken; send it again later
+    │   └── BaselineRefused       days that cannot make a baseline
     └── RemoteError               the server, asked from the command line
         ├── ServerUnreachable     no connection, or a broken answer
         └── ServerRefused         it answered with a problem; `status` holds the code
@@ -36,7 +42,11 @@ from __future__ import annotations
 from edge_runtime.bundle.errors import EdgeshipError
 
 __all__ = [
+    "AuditBroken",
+    "BaselineRefused",
     "BodyTooLarge",
+    "DuplicateReport",
+    "IngestBusy",
     "InvalidRollout",
     "KeyRejected",
     "MalformedRequest",
@@ -46,6 +56,7 @@ __all__ = [
     "ReleaseError",
     "ReleaseNotNewer",
     "RemoteError",
+    "ReportRefused",
     "RepositoryDamaged",
     "RequestError",
     "ReviewFailed",
@@ -58,8 +69,10 @@ __all__ = [
     "SignatureRejected",
     "SigningError",
     "StageTooSmall",
+    "TelemetryError",
     "ThresholdNotMet",
     "Unauthorized",
+    "UnknownLayout",
     "UnknownModel",
     "UnknownRelease",
     "UnknownRollout",
@@ -72,6 +85,10 @@ class ServerError(EdgeshipError):
 
 class SettingsError(ServerError):
     """settings.toml, or an option, that cannot work; nothing was started."""
+
+
+class AuditBroken(ServerError):
+    """An entry of the audit log is not the one that was written."""
 
 
 class NotInThisVersion(ServerError):
@@ -104,6 +121,10 @@ class UnknownModel(NotFound):
 
 class UnknownRelease(NotFound):
     """The model has no such release, or none that is published."""
+
+
+class UnknownLayout(NotFound):
+    """No artifact of the release has these telemetry histograms."""
 
 
 class UnknownRollout(NotFound):
@@ -160,6 +181,26 @@ class StageTooSmall(InvalidRollout):
 
 class RolloutConflict(RolloutError):
     """The rollout is in a state that does not allow this."""
+
+
+class TelemetryError(ServerError):
+    """A telemetry report, or a request about drift, that cannot be served."""
+
+
+class ReportRefused(TelemetryError):
+    """A report of a day that is not open, or under a privacy mode that this server does not run."""
+
+
+class DuplicateReport(TelemetryError):
+    """This device-day has been counted; nothing needs to be sent again."""
+
+
+class IngestBusy(TelemetryError):
+    """More reports wait than are taken; send it again later."""
+
+
+class BaselineRefused(TelemetryError):
+    """The named days cannot make a baseline."""
 
 
 class RemoteError(ServerError):

@@ -1,0 +1,96 @@
+"""The HTTP client of the command line: JSON in, JSON out, problems as errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from model_server.errors import ServerRefused, ServerUnreachable
+
+__all__ = ["Client"]
+
+TIMEOUT_S = 30.0
+UPLOAD_TIMEOUT_S = 600.0
+CHUNK_BYTES = 1 << 20
+
+
+class Client:
+    """Talks to one server with one API key.
+
+    Every method raises ServerUnreachable (no connection, a time-out, a broken answer) or ServerRefused (a problem,
+    with its status).
+    """
+
+    def __init__(self, server: str, api_key: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.server = server.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.server,
+            headers={"authorization": f"Bearer {api_key}", "user-agent": "edgeship-server-cli"},
+            timeout=TIMEOUT_S,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return self._json(self._send("GET", path, params=params))
+
+    def get_bytes(self, path: str) -> bytes:
+        return self._send("GET", path).content
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+        return self._json(self._send("POST", path, json=dict(body or {})))
+
+    def delete(self, path: str) -> None:
+        self._send("DELETE", path)
+
+    def upload(self, path: str, file: Path, params: Mapping[str, str]) -> Any:
+        """POST a file's bytes in pieces."""
+
+        def pieces() -> Iterator[bytes]:
+            with file.open("rb") as stream:
+                while piece := stream.read(CHUNK_BYTES):
+                    yield piece
+
+        headers = {"content-type": "application/octet-stream", "content-length": str(file.stat().st_size)}
+        return self._json(
+            self._send("POST", path, params=params, content=pieces(), headers=headers, timeout=UPLOAD_TIMEOUT_S)
+        )
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(f"{method} {self.server}{path}: {error or type(error).__name__}") from error
+        if response.is_success:
+            return response
+        raise ServerRefused(response.status_code, f"{method} {path}: {response.status_code} {_problem(response)}")
+
+    def _json(self, response: httpx.Response) -> Any:
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            raise ServerUnreachable(f"{response.request.url} answered with something that is not JSON") from error
+
+
+def _problem(response: httpx.Response) -> str:
+    """The text of an RFC 9457 problem, or the start of whatever came instead."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text[:200]
+    if isinstance(body, dict) and isinstance(body.get("detail"), str):
+        return str(body["detail"])
+    return response.text[:200]

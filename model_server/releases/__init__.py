@@ -1,0 +1,1 @@
+"""The registry: bundles are staged, signed by two people on their own machines, and published."""

@@ -1,0 +1,165 @@
+"""The metadata that adds one release, and the review that a manager's machine does before it signs. Pure.
+
+The server proposes; what protects the fleet is this review, run where the server has no say: the proposal must differ
+from the last published metadata by exactly one release, whose files are exactly the manager's own copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tuf.api.metadata import TargetFile, Targets
+
+from edge_runtime.bundle import (
+    RELEASE_FILE,
+    FileRef,
+    InvalidName,
+    ManifestError,
+    read_release,
+    split_target_path,
+    target_path,
+)
+from model_server.errors import ReleaseNotNewer, ReviewFailed
+
+__all__ = ["Review", "highest_release", "next_metadata", "review"]
+
+MAX_LIFE = timedelta(days=91)  # 90, and a day for clocks that differ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What a signature would add. ``files`` are the added ones, sorted; ``kept`` counts those that stay."""
+
+    model: str
+    release: int
+    metadata_version: int
+    expires: datetime
+    files: tuple[FileRef, ...]
+    kept: int
+    ceiling: tuple[tuple[int, int], ...]
+    audit_head: str | None
+
+
+def highest_release(model: str, targets: Targets) -> int:
+    """The highest release of ``model`` that ``targets`` lists, or 0.
+
+    Raises ReviewFailed for a path that no release of this model can have.
+    """
+    highest = 0
+    for path in targets.targets:
+        if path == f"models/{model}/policy.json":
+            continue
+        try:
+            owner, release, _ = split_target_path(path)
+        except InvalidName as error:
+            raise ReviewFailed(f"the metadata of {model} lists {path!r}, which is no file of a release") from error
+        if owner != model:
+            raise ReviewFailed(f"the metadata of {model} lists {path!r}, a file of another model")
+        highest = max(highest, release)
+    return highest
+
+
+def next_metadata(
+    model: str, release: int, current: Targets, files: Mapping[str, FileRef], expires: datetime
+) -> Targets:
+    """The next version of ``releases-<model>``: everything in ``current``, and the files of one more release.
+
+    Raises ReleaseNotNewer unless ``release`` is above every release in ``current``.
+    """
+    newest = highest_release(model, current)
+    if release <= newest:
+        raise ReleaseNotNewer(
+            f"{model} {release} is not newer than {newest}, which is published: numbers only grow, build it as "
+            f"release {newest + 1}"
+        )
+    targets = dict(current.targets)
+    for name, ref in sorted(files.items()):
+        path = target_path(model, release, name)
+        targets[path] = TargetFile(ref.bytes, {"sha256": ref.sha256}, path)
+    return Targets(version=current.version + 1, expires=expires, targets=targets)
+
+
+def review(
+    model: str,
+    release: int,
+    *,
+    current: Targets,
+    pending: Targets,
+    own: Mapping[str, FileRef],
+    release_document: bytes,
+    now: datetime,
+) -> Review:
+    """Compare a proposal with the last published metadata and with the signer's own copy of the bundle.
+
+    ``current`` must have been verified from the pinned root; ``own`` are the files of the signer's bundle by name.
+    Raises ReviewFailed with the first thing that is not as it must be.
+    """
+
+    def refuse(reason: str) -> ReviewFailed:
+        return ReviewFailed(f"{model} {release}: {reason}. Nothing was signed")
+
+    if pending.version != current.version + 1:
+        raise refuse(f"the proposal has version {pending.version}; after {current.version} comes {current.version + 1}")
+    if pending.delegations is not None or pending.unrecognized_fields != current.unrecognized_fields:
+        raise refuse("the proposal changes more than the list of files")
+    if pending.spec_version != current.spec_version:
+        raise refuse(f"the proposal is written for TUF {pending.spec_version}, not {current.spec_version}")
+    if not now < pending.expires <= now + MAX_LIFE:
+        raise refuse(f"the proposal would expire on {pending.expires:%Y-%m-%d}, not within 90 days")
+    for path, target in current.targets.items():
+        if path not in pending.targets:
+            raise refuse(f"{path} was published and is gone")
+        if pending.targets[path] != target:
+            raise refuse(f"{path} was published and is changed")
+    if release <= highest_release(model, current):
+        raise refuse(f"release {highest_release(model, current)} is published; numbers only grow")
+    added = {path: target for path, target in pending.targets.items() if path not in current.targets}
+    expected = {target_path(model, release, name): ref for name, ref in own.items()}
+    document_path = target_path(model, release, RELEASE_FILE)
+    for path in added:
+        if path not in expected and path != document_path:
+            raise refuse(f"{path} is in the proposal and not in your bundle")
+    for path, ref in expected.items():
+        _check(path, added.get(path), ref, refuse)
+    document_ref = FileRef(file=RELEASE_FILE, bytes=len(release_document), sha256=_sha256(release_document))
+    _check(document_path, added.get(document_path), document_ref, refuse)
+    try:
+        document = read_release(release_document)
+    except ManifestError as error:
+        raise refuse(f"{RELEASE_FILE}: {error}") from error
+    if (document.model, document.release) != (model, release):
+        raise refuse(f"{RELEASE_FILE} is for {document.model} {document.release}")
+    if document.deltas:
+        raise refuse(f"{RELEASE_FILE} lists deltas, which this version of the tool cannot check")
+    return Review(
+        model=model,
+        release=release,
+        metadata_version=pending.version,
+        expires=pending.expires,
+        files=tuple(
+            FileRef(file=path.rpartition("/")[2], bytes=target.length, sha256=target.hashes["sha256"])
+            for path, target in sorted(added.items())
+        ),
+        kept=len(current.targets),
+        ceiling=document.ceiling,
+        audit_head=document.audit_head,
+    )
+
+
+def _check(path: str, target: TargetFile | None, ref: FileRef, refuse: Callable[[str], ReviewFailed]) -> None:
+    if target is None:
+        raise refuse(f"{path} is not in the proposal")
+    if target.unrecognized_fields or set(target.hashes) != {"sha256"}:
+        raise refuse(f"{path} carries more than a size and a sha256")
+    if target.length != ref.bytes or target.hashes["sha256"] != ref.sha256:
+        raise refuse(
+            f"{path} is not the file that you hold (staged: {target.length} bytes, sha256 "
+            f"{target.hashes['sha256'][:12]}…; yours: {ref.bytes} bytes, {ref.sha256[:12]}…)"
+        )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,58 @@
+"""Staging: a bundle from a stranger becomes checked files in the blob store and a proposal to sign."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime.bundle import (
+    RELEASE_FILE,
+    ArchiveError,
+    FileRef,
+    Manifest,
+    ReleaseDocument,
+    open_bundle,
+    write_release,
+)
+from model_server.releases.blobs import Blobs
+
+__all__ = ["DEFAULT_CEILING", "StagedFiles", "stage_files"]
+
+# The real one: a release that is bad in a way nobody sees for days reaches few devices in those days.
+DEFAULT_CEILING = "0h=1%,24h=10%,72h=50%,120h=100%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedFiles:
+    """A bundle's files, in the blob store, with the ``release.json`` that staging adds."""
+
+    manifest: Manifest
+    bundle_sha256: str
+    files: Mapping[str, FileRef]
+
+
+def stage_files(path: Path, blobs: Blobs, ceiling: tuple[tuple[int, int], ...], audit_head: str | None) -> StagedFiles:
+    """Check a bundle whole, keep its files, and add ``release.json``.
+
+    Raises: BundleError, ManifestError or another error of `edge_runtime.bundle` for a bundle that must not be used.
+    """
+    bundle = open_bundle(path)
+    if bundle.release_document is not None or bundle.tuf:
+        raise ArchiveError(
+            "this bundle was exported by a server: stage the one that came from edgeship-convert, whose "
+            f"{RELEASE_FILE} is made here"
+        )
+    if bundle.policy is not None:
+        raise ArchiveError("this bundle holds a policy.json, which is signed by itself and never with a release")
+    manifest = bundle.manifest
+    document = write_release(
+        ReleaseDocument(model=manifest.model, release=manifest.release, ceiling=ceiling, audit_head=audit_head)
+    )
+    files = dict(bundle.files)
+    for name in files:
+        blobs.put(bundle.read(name))
+    files[RELEASE_FILE] = FileRef(file=RELEASE_FILE, bytes=len(document), sha256=hashlib.sha256(document).hexdigest())
+    blobs.put(document)
+    return StagedFiles(manifest=manifest, bundle_sha256=bundle.sha256, files=files)

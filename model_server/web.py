@@ -1,0 +1,100 @@
+"""The edge of the HTTP API: bodies with caps, callers, and errors as RFC 9457 problems."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+
+import pydantic
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edge_runtime.bundle.errors import EdgeshipError
+from model_server.errors import BodyTooLarge, MalformedRequest
+
+__all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "spool_body"]
+
+PROBLEM = "application/problem+json"
+Authorize = Callable[[str | None], str]
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def caller(authorize: Authorize) -> Callable[[Request], Awaitable[str]]:
+    """A dependency: the name of the caller, or Unauthorized before anything of the body is read."""
+
+    async def dependency(request: Request) -> str:
+        return authorize(request.headers.get("authorization"))
+
+    return dependency
+
+
+def capped_body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
+    """A dependency: the whole body, or BodyTooLarge once ``limit`` bytes are passed, without reading on."""
+
+    async def dependency(request: Request) -> bytes:
+        pieces: list[bytes] = []
+        async for piece in _pieces(request, limit):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    return dependency
+
+
+async def spool_body(request: Request, path: Path, limit: int) -> None:
+    """Write the body to ``path``, or raise BodyTooLarge once ``limit`` bytes are passed."""
+    with path.open("xb") as file:
+        async for piece in _pieces(request, limit):
+            file.write(piece)
+
+
+def parse_body(model: type[Model], body: bytes) -> Model:
+    """Parse and validate a JSON body. Raises MalformedRequest, which names the key path and repeats no content."""
+    try:
+        return model.model_validate_json(body or b"{}")
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedRequest(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
+
+
+def add_problems(app: FastAPI, statuses: dict[type[EdgeshipError], int]) -> None:
+    """Answer every error with a problem: our own by ``statuses`` (the closest class of an error counts), the
+    framework's by its own status."""
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
+        return problem(status, str(error), type(error).__name__)
+
+    async def framework(request: Request, error: Exception) -> JSONResponse:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return problem(status, HTTPStatus(status).phrase, "HTTPError")
+
+    app.add_exception_handler(EdgeshipError, ours)
+    app.add_exception_handler(HTTPException, framework)
+
+
+def problem(status: int, detail: str, kind: str) -> JSONResponse:
+    """An RFC 9457 problem; ``kind`` is the error's class name, for programs, ``detail`` is for people."""
+    body = {
+        "type": f"urn:edgeship:problem:{kind}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail[:2000],
+    }
+    headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+    return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM)
+
+
+async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced[:20]) > limit:
+        raise BodyTooLarge(f"the body has {announced[:20]} bytes; at most {limit} are accepted here")
+    received = 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > limit:
+            raise BodyTooLarge(f"the body has more than {limit} bytes, which is all that is accepted here")
+        yield piece
