@@ -1,0 +1,69 @@
+"""`python -m devices fleet …`: run a simulated fleet against a server."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from devices.fleet import Fleet, FleetOptions
+from edge_runtime.errors import EdgeshipError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m devices", description="Simulated devices.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    fleet = commands.add_parser("fleet", help="many real runtimes, each in its own folder, against one server")
+    fleet.add_argument("--server", required=True, help="base URL of the model server")
+    fleet.add_argument("--root", required=True, type=Path, help="root.json of the server's repository")
+    fleet.add_argument("--token", required=True, help="fleet token")
+    fleet.add_argument("--model", required=True)
+    fleet.add_argument("--channel", default="stable")
+    fleet.add_argument("--factory", required=True, type=Path, help="bundle that every device starts from")
+    fleet.add_argument("--examples", required=True, type=Path, help=".npz of one array an input; first axis: example")
+    fleet.add_argument("--state", type=Path, default=Path("state/fleet"), help="folder for the devices' folders")
+    fleet.add_argument("--devices", type=int, default=60)
+    fleet.add_argument("--periods", type=int, default=5, help="check, answer, report: so many times")
+    fleet.add_argument("--requests", type=int, default=30, help="requests a device and period")
+    fleet.add_argument("--workers", type=int, default=2, help="processes")
+    fleet.add_argument("--json", action="store_true", help="one JSON object a period on standard output")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        digest = hashlib.sha256(options.factory.read_bytes()).hexdigest()
+        fleet_options = FleetOptions(
+            server=options.server,
+            root=options.root,
+            model=options.model,
+            channel=options.channel,
+            token=options.token,
+            state=options.state,
+            factory=options.factory,
+            factory_sha256=digest,
+            examples=options.examples,
+            devices=options.devices,
+            requests=options.requests,
+            workers=options.workers,
+        )
+        with Fleet(fleet_options) as fleet:
+            for _ in range(options.periods):
+                period = fleet.period()
+                if options.json:
+                    print(json.dumps(dataclasses.asdict(period)), flush=True)
+                else:
+                    running = ", ".join(f"{n} on release {r}" for r, n in sorted(period.releases.items(), key=str))
+                    print(f"period {period.number}: {running}; {period.answers} answers", flush=True)
+    except (EdgeshipError, OSError) as e:
+        print(f"devices: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

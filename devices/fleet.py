@@ -1,0 +1,223 @@
+"""A fleet on one machine: each device is a real `EdgeRuntime` with a real updater, in a folder of its own.
+
+Devices are spread over worker processes. A *period* is what a device does between two check-ins: check for an update,
+answer some requests, report. Time is not simulated: a period lasts as long as the work in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from edge_runtime.errors import ConfigurationError, EdgeshipError
+
+__all__ = ["DevicePeriod", "Fleet", "FleetOptions", "FleetPeriod"]
+
+Progress = Callable[[int, int], None]  # devices done, devices in all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOptions:
+    """``engines`` are dealt to the devices in turn: with ``("onnx", "tflite")`` every second one runs LiteRT.
+
+    ``examples`` is an ``.npz`` of one array an input (first axis: example); each device draws ``requests`` of them a
+    period. ``static_default`` is the last link of the fallback chain: output name → nested lists.
+    """
+
+    server: str
+    root: Path
+    model: str
+    state: Path
+    factory: Path
+    factory_sha256: str
+    examples: Path
+    token: str
+    channel: str = "stable"
+    devices: int = 60
+    first: int = 0
+    requests: int = 30
+    engines: tuple[str, ...] = ("onnx", "tflite")
+    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    commit_after: int = 20
+    seed: int = 1
+    static_default: dict[str, Any] | None = None
+
+    def device_ids(self) -> list[str]:
+        """The fixed ids of the fleet."""
+        return [f"sim-{i:05d}" for i in range(self.first, self.first + self.devices)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePeriod:
+    """What one device did in one period. ``outcome`` is the update check's `edge_runtime.errors.Outcome` value."""
+
+    device: str
+    engine: str
+    outcome: str
+    release: int | None
+    reported: bool
+    answers: dict[str, int]  # how many answers came from each source
+    reasons: dict[str, int]
+    unanswered: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPeriod:
+    """One period of every device."""
+
+    number: int
+    devices: tuple[DevicePeriod, ...]
+
+    @property
+    def releases(self) -> dict[int | None, int]:
+        """How many devices run each release."""
+        return dict(Counter(d.release for d in self.devices))
+
+    @property
+    def answers(self) -> int:
+        return sum(sum(d.answers.values()) for d in self.devices)
+
+
+class Fleet:
+    """Use as a context manager. `period` runs one period of the whole fleet and returns when every device is done."""
+
+    def __init__(self, options: FleetOptions) -> None:
+        if options.devices < 1 or options.workers < 1:
+            raise ConfigurationError("A fleet needs at least one device and one worker process.")
+        self.options = options
+        self._number = 0
+        self._workers: list[tuple[Any, Connection, list[tuple[int, str]]]] = []
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")  # fork would copy threads of engines that are running
+        numbered = list(enumerate(self.options.device_ids(), start=self.options.first))
+        for w in range(min(self.options.workers, len(numbered))):
+            mine = numbered[w :: self.options.workers]
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, self.options, mine), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours, mine))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process, pipe, _ in self._workers:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+            process.join(timeout=20)
+            if process.is_alive():
+                process.terminate()
+            pipe.close()
+        self._workers.clear()
+
+    def period(self, progress: Progress | None = None) -> FleetPeriod:
+        """Every device checks for an update, answers its requests and reports.
+
+        Raises:
+            EdgeshipError: a worker process failed; the text is its error.
+        """
+        self._number += 1
+        for _, pipe, _ in self._workers:
+            pipe.send(self._number)
+        done: list[DevicePeriod] = []
+        for result in self._results():
+            done.append(result)
+            if progress is not None:
+                progress(len(done), self.options.devices)
+        done.sort(key=lambda d: d.device)
+        return FleetPeriod(number=self._number, devices=tuple(done))
+
+    def _results(self) -> Iterator[DevicePeriod]:
+        waiting = {pipe: len(mine) for _, pipe, mine in self._workers}
+        while waiting:
+            for pipe in multiprocessing.connection.wait(list(waiting)):
+                assert isinstance(pipe, Connection)
+                try:
+                    message = pipe.recv()
+                except EOFError:
+                    raise EdgeshipError("A worker process of the fleet died; its error is above.") from None
+                if isinstance(message, str):
+                    raise EdgeshipError(message)
+                yield message
+                waiting[pipe] -= 1
+                if not waiting[pipe]:
+                    del waiting[pipe]
+
+
+def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, str]]) -> None:
+    """A worker process: opens its devices, then runs a period for each number that comes down the pipe."""
+    from devices.field import load_field
+    from edge_runtime import EdgeRuntime, Factory, RoutingPolicy
+    from edge_runtime.device import Device
+
+    runtimes: list[tuple[str, str, EdgeRuntime]] = []
+    try:
+        examples = load_field(options.examples)
+        for i, device_id in devices:
+            engine = options.engines[i % len(options.engines)]
+            runtime = EdgeRuntime.open(
+                options.state / device_id,
+                model=options.model,
+                root=options.root,
+                server=options.server,
+                channel=options.channel,
+                token=options.token,
+                factory=Factory(options.factory, sha256=options.factory_sha256),
+                device=Device.detect(options.state / device_id, id=device_id, attributes={"simulated": True}),
+                policy=RoutingPolicy(static_default=options.static_default),
+                engines=(engine,),
+                commit_after=options.commit_after,
+                background=False,
+            )
+            runtimes.append((device_id, engine, runtime))
+        while (number := pipe.recv()) is not None:
+            for device_id, engine, runtime in runtimes:
+                requests = examples.draw(device_id, number, options.requests, options.seed)
+                pipe.send(_period(device_id, engine, runtime, requests))
+    except EdgeshipError as e:
+        pipe.send(f"{type(e).__name__}: {e}")
+    except (EOFError, KeyboardInterrupt):
+        pass  # the parent went away
+    finally:
+        for _, _, runtime in runtimes:
+            runtime.close()
+
+
+def _period(device_id: str, engine: str, runtime: Any, requests: list[dict[str, Any]]) -> DevicePeriod:
+    from edge_runtime.errors import NoAnswer
+
+    check = runtime.update()
+    answers: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    unanswered = 0
+    for inputs in requests:
+        try:
+            prediction = runtime.predict(inputs)
+        except NoAnswer:
+            unanswered += 1
+        else:
+            answers[prediction.source.value] += 1
+            reasons[prediction.reason.value] += 1
+    reported = runtime.report()
+    return DevicePeriod(
+        device=device_id,
+        engine=engine,
+        outcome=check.outcome.value,
+        release=runtime.release,
+        reported=reported,
+        answers=dict(answers),
+        reasons=dict(reasons),
+        unanswered=unanswered,
+        detail=check.detail,
+    )

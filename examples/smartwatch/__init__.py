@@ -1,0 +1,1 @@
+"""`make demo`: from a trained model to a healthy fleet, on recordings of a real smartwatch."""
