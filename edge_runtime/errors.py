@@ -152,6 +152,8 @@ class Outcome(StrEnum):
     INCOMPATIBLE = "Incompatible"  # no artifact fits this device
     DENIED_AFTER_ROLLBACK = "DeniedAfterRollback"  # this device went back from it before; waiting for a new attempt
     REVOKED = "Revoked"  # the release is revoked or below the floor
+    NO_PLAN = "NoPlan"  # the server has no rollout for this model and channel yet
+    UNKNOWN_MODEL = "UnknownModel"  # the server has no model of this name
     SERVER_UNREACHABLE = "ServerUnreachable"
     METADATA_EXPIRED = "MetadataExpired"
     METADATA_REJECTED = "MetadataRejected"

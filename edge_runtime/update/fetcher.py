@@ -1,0 +1,152 @@
+"""Bytes over HTTP, counted and bounded: for TUF's metadata and for the small documents and large files it signs.
+
+Whatever the network or the server does ends in an `UpdateError`; `TufFetcher` turns it into the errors of TUF.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
+from tuf.ngclient.fetcher import FetcherInterface
+
+from edge_runtime.clock import Clock
+from edge_runtime.errors import Outcome, UpdateError
+
+__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client"]
+
+# Slower than this over a whole file is as bad as not answering, and otherwise a server could hold a device for ever.
+MINIMUM_BYTES_PER_S = 1024
+GRACE_S = 60.0
+
+
+class ServerAnswered(UpdateError):
+    """The server answered with an error status, kept in ``status``."""
+
+    def __init__(self, status: int, url: str) -> None:
+        super().__init__(
+            Outcome.SERVER_UNREACHABLE, f"the server answered {status} for {url}: check the server address"
+        )
+        self.status = status
+
+
+class TooLarge(UpdateError):
+    """The server sent more than the signed metadata, or a cap, allows."""
+
+    def __init__(self, url: str, limit: int) -> None:
+        super().__init__(Outcome.VERIFICATION_FAILED, f"the server sent more than the {limit} bytes allowed for {url}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer in memory: ``status`` 200 or 304, its ``etag`` or None, and the decoded body."""
+
+    status: int
+    etag: str | None
+    body: bytes
+
+
+def default_client() -> httpx.Client:
+    """An HTTP client with bounded waits. Redirects are not followed: a server's address is given, not found."""
+    return httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0))
+
+
+class Transport:
+    """GET requests of one updater. ``requests`` and ``received`` (body bytes as they came over the network) only grow.
+
+    The client is made at the first request and kept for the next, so that a check is one request on an open connection.
+    """
+
+    def __init__(self, client: Callable[[], httpx.Client], clock: Clock) -> None:
+        self._make = client
+        self._client: httpx.Client | None = None
+        self._clock = clock
+        self.requests = 0
+        self.received = 0
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """An answer whose body is not read yet. Raises `UpdateError`, also for what goes wrong while it is read."""
+        try:
+            if self._client is None:
+                self._client = self._make()
+            self.requests += 1
+            with self._client.stream("GET", url, headers=dict(headers)) as response:
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise UpdateError(
+                Outcome.SERVER_UNREACHABLE, f"{url}: {type(error).__name__} {error}; the next check tries again"
+            ) from error
+
+    def chunks(self, response: httpx.Response, expected: int) -> Iterator[bytes]:
+        """The body as it comes, without decoding. Raises `UpdateError` if ``expected`` bytes take far too long."""
+        deadline = self._clock.boot() + GRACE_S + expected / MINIMUM_BYTES_PER_S
+        for chunk in response.iter_raw():  # as received: a chunk size would wait for a trickle to fill it
+            self.received += len(chunk)
+            yield chunk
+            if self._clock.boot() > deadline:
+                raise UpdateError(
+                    Outcome.SERVER_UNREACHABLE, f"{response.url} came too slowly; the next check tries again"
+                )
+
+    def fetch(self, url: str, limit: int, headers: Mapping[str, str] | None = None) -> Answer:
+        """A whole small file of at most ``limit`` bytes, compressed on the way where the server can.
+
+        Raises `ServerAnswered` for a status other than 200 and 304, `TooLarge`, and `UpdateError`.
+        """
+        with self.get(url, {"Accept-Encoding": "gzip", **(headers or {})}) as response:
+            if response.status_code not in (200, 304):
+                raise ServerAnswered(response.status_code, url)
+            body = b"" if response.status_code == 304 else self._body(response, url, limit)
+            return Answer(status=response.status_code, etag=response.headers.get("ETag"), body=body)
+
+    def _body(self, response: httpx.Response, url: str, limit: int) -> bytes:
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip"):
+            raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{url} came in the encoding {encoding!a}, not gzip")
+        # Not httpx's decoder: it inflates a chunk whole, and 64 KiB of gzip can hold 64 MiB.
+        inflate = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+        body = bytearray()
+        for chunk in self.chunks(response, limit):
+            if inflate is None:
+                body += chunk
+            else:
+                try:
+                    body += inflate.decompress(chunk, limit + 1 - len(body))
+                except zlib.error as error:
+                    raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{url} came as damaged gzip: {error}") from error
+            if len(body) > limit:
+                raise TooLarge(url, limit)
+        if inflate is not None and not inflate.eof:
+            raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{url} came as gzip that ends too early")
+        return bytes(body)
+
+
+class TufFetcher(FetcherInterface):
+    """TUF's metadata through a `Transport`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        raise DownloadError(f"{url}: only metadata is fetched here, by download_bytes")
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """The file at ``url``, in memory: the stock way spools every small file to a temporary one."""
+        try:
+            return self._transport.fetch(url, max_length).body
+        except ServerAnswered as error:
+            raise DownloadHTTPError(str(error), error.status) from error
+        except TooLarge as error:
+            raise DownloadLengthMismatchError(str(error)) from error
+        except UpdateError as error:
+            raise DownloadError(str(error)) from error
