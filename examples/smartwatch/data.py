@@ -30,7 +30,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """Windows in recording order: ``x`` float32 [n, 100, 6]; ``y`` int64 [n]; ``subject`` and ``recording`` int64 [n]."""
+    """Windows in recording order: ``x`` float32 [n, 100, 6]; ``y``, ``subject`` and ``recording`` int64 [n]."""
 
     x: NDArray[np.float32]
     y: NDArray[np.int64]
