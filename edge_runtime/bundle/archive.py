@@ -7,6 +7,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -64,7 +65,7 @@ class Bundle:
         Raises `ArchiveError` if there is no such file, `DigestMismatch` if it changed.
         """
         ref, entry = self._find(file)
-        with self._source.open() as stream:
+        with _naming(self._source), self._source.open() as stream:
             stream.seek(entry.data_offset)
             return verify_file(ref, stream.read(entry.size))
 
@@ -76,12 +77,12 @@ class Bundle:
         """
         ref, entry = self._find(file)
         digest = hashlib.sha256()
-        with self._source.open() as stream:
+        with _naming(self._source), self._source.open() as stream:
             stream.seek(entry.data_offset)
             for chunk in stream.chunks(entry.size):
                 digest.update(chunk)
                 out.write(chunk)
-        check_same(ref, entry.size, digest.hexdigest())
+            check_same(ref, entry.size, digest.hexdigest())
 
     def _find(self, file: str) -> tuple[FileRef, Entry]:
         if file not in self.files:
@@ -96,11 +97,8 @@ def open_bundle(source: str | os.PathLike[str] | bytes, limits: Limits | None = 
     nothing else, whatever the bytes are; a path that cannot be read raises `ArchiveError`.
     """
     origin = _Source(source if isinstance(source, bytes) else Path(source))
-    try:
+    with _naming(origin):
         return _read_bundle(origin, limits or Limits())
-    except BundleError as error:
-        error.args = (f"{origin}: {error}",)
-        raise
 
 
 def verify_file(ref: SizedFile, data: bytes) -> bytes:
@@ -152,6 +150,16 @@ def _read_entry(stream: _Stream, entry: Entry, whole: hashlib._Hash, kept: list[
     if crc != entry.crc:
         raise ArchiveError(f"entry {entry.name!r}: its CRC-32 is {crc:#010x}, {entry.crc:#010x} is stated")
     return FileRef(file=entry.name.rpartition("/")[2], bytes=entry.size, sha256=digest.hexdigest())
+
+
+@contextmanager
+def _naming(source: _Source) -> Iterator[None]:
+    """Put the bundle's name in front of an error about it."""
+    try:
+        yield
+    except BundleError as error:
+        error.args = (f"{source}: {error}",)
+        raise
 
 
 class _Source:

@@ -180,9 +180,7 @@ def _metadata_file(name: str, path: str) -> str:
 
 def _check_sizes(layout: Layout, sizes: Mapping[str, int]) -> None:
     for path in layout.documents:
-        cap = _DOCUMENT_BYTES.get(path.rpartition("/")[2], limits.MAX_TUF_FILE_BYTES)
-        if path in layout.tuf.values():
-            cap = limits.MAX_TUF_FILE_BYTES
+        cap = _DOCUMENT_BYTES[path.rpartition("/")[2]] if path.startswith("models/") else limits.MAX_TUF_FILE_BYTES
         if sizes[path] > cap:
             raise BundleTooLarge(f"{path!r} has {sizes[path]} bytes; at most {cap} are read")
     if sum(sizes[path] for path in layout.tuf.values()) > limits.MAX_TUF_BYTES:
