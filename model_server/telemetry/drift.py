@@ -43,7 +43,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BETS", "Baseline", "Day", "DayEvidence", "DriftSettings", "Watch", "effect_size", "freeze", "weigh"]
+__all__ = [
+    "BETS",
+    "Baseline",
+    "Day",
+    "DayEvidence",
+    "DriftSettings",
+    "Watch",
+    "detectable",
+    "effect_size",
+    "freeze",
+    "weigh",
+]
 
 Floats = NDArray[np.float64]
 
@@ -82,6 +93,10 @@ class Baseline:
     tolerance: float
     privacy_error: float
 
+    def asked(self, settings: DriftSettings) -> float:
+        """The tolerance that was asked for, with the privacy error: distances add, effect sizes are their squares."""
+        return (math.sqrt(settings.tolerance) + math.sqrt(self.privacy_error)) ** 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayEvidence:
@@ -119,32 +134,48 @@ def weigh(day: Day, baseline: Baseline, settings: DriftSettings) -> DayEvidence:
     scale = 1 / np.sqrt(np.maximum(baseline.shares, settings.floor))
     residual = scale * (day.sums - day.weight * baseline.shares)
     size = float(residual @ residual)
-    tolerance = baseline.tolerance
-
-    expected = _covariance(day, baseline.shares, day.weight, 0.0) * np.outer(scale, scale)
+    expected = _covariance(day, baseline.shares, day.weight) * np.outer(scale, scale)
     variance = 2 * float(np.sum(expected**2))  # of a quadratic form of a Gaussian: 2 tr(C²)
-
-    most = day.weight + _DEVIATIONS * math.sqrt(day.weight_variance)
-    # The largest share that a cell can have under the null.
-    highest = baseline.shares + math.sqrt(tolerance) / scale
-    bound = _covariance(day, highest, most, tolerance) * np.outer(scale, scale)
-    eigenvalues = np.linalg.eigvalsh(bound)
-    largest = float(eigenvalues[-1])
-    bets = np.array(BETS) / (2 * largest)
-    shrink = 1 - 2 * bets[:, None] * np.maximum(eigenvalues, 0.0)
-    log_e = bets * size + 0.5 * np.log(shrink).sum(axis=1) - bets * most**2 * tolerance / (1 - 2 * bets * largest)
+    bets, charge = _bets(day, baseline, settings)
     return DayEvidence(
         effect=(size - float(np.trace(expected))) / day.weight**2,
         deviation=math.sqrt(variance) / day.weight**2,
-        log_e=log_e,
+        log_e=bets * size - charge,
     )
 
 
-def _covariance(day: Day, shares: Floats, weight: float, tolerance: float) -> Floats:
-    """The bound on the covariance of X; ``tolerance`` bounds the drift inside d dᵀ (see below)."""
+def detectable(day: Day, baseline: Baseline, settings: DriftSettings, *, histograms: int, days: int) -> float:
+    """The effect size whose alarm is expected within ``days`` days like this one, when it is the only one of
+    ``histograms`` that drifts. Devices are taken to be alike, which makes drift harder to see than it is."""
+    scale = 1 / np.sqrt(np.maximum(baseline.shares, settings.floor))
+    noise = float(scale @ scale) * day.cell_variance + float((scale * baseline.shares) @ (scale * baseline.shares)) * (
+        day.weight_variance
+    )
+    bets, charge = _bets(day, baseline, settings)
+    needed = math.log(settings.threshold * histograms * len(BETS)) / days
+    return float(np.min((needed + charge - bets * noise) / (bets * day.weight**2)))
+
+
+def _bets(day: Day, baseline: Baseline, settings: DriftSettings) -> tuple[Floats, Floats]:
+    """λ of every bet, and what it pays: the logarithm of the largest mean that exp(λ XᵀWX) can have under the null."""
+    scale = 1 / np.sqrt(np.maximum(baseline.shares, settings.floor))
+    most = day.weight + _DEVIATIONS * math.sqrt(day.weight_variance)
+    # The largest share that a cell can have under the null.
+    highest = baseline.shares + math.sqrt(baseline.tolerance) / scale
+    bound = _covariance(day, highest, most) * np.outer(scale, scale)
+    bound[np.diag_indices_from(bound)] += most * baseline.tolerance  # M d dᵀ: in this scale |d|² is the size
+    eigenvalues = np.maximum(np.linalg.eigvalsh(bound), 0.0)
+    largest = float(eigenvalues[-1])
+    bets = np.array(BETS) / (2 * largest)
+    shrink = 1 - 2 * bets[:, None] * eigenvalues
+    return bets, bets * most**2 * baseline.tolerance / (1 - 2 * bets * largest) - 0.5 * np.log(shrink).sum(axis=1)
+
+
+def _covariance(day: Day, shares: Floats, weight: float) -> Floats:
+    """The bound on the covariance of X for cell shares ``shares`` and expected weight ``weight``."""
     centre = np.minimum(shares, 1.0)
     covariance = day.weight_variance * np.outer(centre, centre)
-    covariance[np.diag_indices_from(covariance)] += day.cell_variance + weight * (1 + tolerance) * shares
+    covariance[np.diag_indices_from(covariance)] += day.cell_variance + weight * shares
     return covariance
 
 

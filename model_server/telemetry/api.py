@@ -1,0 +1,87 @@
+"""Telemetry over HTTP. Errors rise as `model_server.errors`; `model_server.app` turns them into problem details."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from edge_runtime.telemetry.wire import MAX_REPORT_BYTES
+from model_server.errors import BodyTooLarge, MalformedRequest, Unauthorized
+from model_server.telemetry.service import TelemetryService
+
+__all__ = ["Authorize", "telemetry_router"]
+
+# Takes the Authorization header, answers who it is, or None to refuse.
+Authorize = Callable[[str | None], str | None]
+
+_ACCEPTED = b'{"accepted": true}'
+
+
+class BaselineRequest(BaseModel):
+    """Days, both included, and the person who vouches for them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: date = Field(alias="from")
+    last: date = Field(alias="to")
+    approved_by: str = Field(min_length=1, max_length=128, pattern=r"\S")
+
+
+def telemetry_router(service: TelemetryService, authorize_device: Authorize, authorize_admin: Authorize) -> APIRouter:
+    """``POST /v1/telemetry`` for devices; ``GET /v1/drift/{model}``, ``POST /v1/drift/{model}/baseline`` and
+    ``GET /v1/telemetry/{model}/days`` for people."""
+    router = APIRouter(tags=["telemetry"])
+
+    async def post_report(request: Request) -> Response:
+        # The caller's name is not kept: a report must not be joined with who sent it.
+        if authorize_device(request.headers.get("authorization")) is None:
+            raise Unauthorized("a telemetry report needs the fleet token: Authorization: Bearer …")
+        await service.submit(await _body(request))
+        return Response(_ACCEPTED, status_code=202, media_type="application/json")
+
+    # A plain Starlette route: every device calls it daily, and FastAPI's own would cost more than the work.
+    router.add_route("/v1/telemetry", post_report, methods=["POST"])
+
+    def admin(authorization: str | None) -> None:
+        if authorize_admin(authorization) is None:
+            raise Unauthorized("this needs an admin API key: Authorization: Bearer …")
+
+    @router.get("/v1/drift/{model}")
+    def get_drift(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
+        admin(authorization)
+        return service.drift(model)
+
+    @router.post("/v1/drift/{model}/baseline", status_code=201)
+    def post_baseline(
+        model: str, body: BaselineRequest, authorization: Annotated[str | None, Header()] = None
+    ) -> dict[str, object]:
+        admin(authorization)
+        return service.approve_baseline(model, body.first, body.last, body.approved_by)
+
+    @router.get("/v1/telemetry/{model}/days")
+    def get_days(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
+        admin(authorization)
+        return service.days(model)
+
+    return router
+
+
+async def _body(request: Request) -> bytes:
+    """The body, never more of it than a report can have. Raises `BodyTooLarge` or `MalformedRequest`."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_REPORT_BYTES:
+                raise BodyTooLarge(f"a report has at most {MAX_REPORT_BYTES} bytes")
+            parts.append(part)
+    except ClientDisconnect as gone:
+        raise MalformedRequest("the client went away before its report was complete") from gone
+    return b"".join(parts)

@@ -1,0 +1,164 @@
+"""Cohort sums on disk: adding reports exactly once, and closing a day with one noised release.
+
+What is kept, and why not the reports. A batch of reports becomes, in one transaction, the exact sums of their cohorts
+(integers, a few KB a cohort) and their daily ids. A report is acknowledged after that transaction, so a crash loses no
+acknowledged report, counts none twice, and no report is ever written to disk. SQLite runs in WAL mode with
+``synchronous=NORMAL``: the operating system's own crash or a power cut can lose the last moments' acknowledged
+reports, never corrupt the sums. When a day closes, one transaction writes the noised release and deletes the exact
+sums and ids (overwritten, and the log is truncated, on SQLite), so a crash in between cannot release a cohort twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, Table, delete, insert, select, text
+from sqlalchemy.orm import Session
+
+from model_server.db.base import writing
+from model_server.errors import DuplicateReport, MalformedRequest, ReportRefused, ServerError
+from model_server.telemetry.privacy import NoiseSource, discrete_gaussian
+from model_server.telemetry.reports import CohortKey, Mechanisms, Submission
+from model_server.telemetry.tables import DailyIdRow, OpenCohortRow, SumRow
+
+__all__ = ["add_reports", "close_days", "decode_cells", "encode_cells"]
+
+_ID_QUERY = 500  # bound parameters of one query
+_IDS = cast(Table, DailyIdRow.__table__)
+
+
+def encode_cells(cells: NDArray[np.int64]) -> bytes:
+    """Little-endian int64, one a cell."""
+    return cells.astype("<i8").tobytes()
+
+
+def decode_cells(data: bytes) -> NDArray[np.int64]:
+    """The inverse of `encode_cells`; a fresh, writable array."""
+    return np.frombuffer(data, "<i8").astype(np.int64)
+
+
+def add_reports(
+    engine: Engine, batch: Sequence[Submission], open_since: Callable[[], date]
+) -> list[ServerError | None]:
+    """Count a batch in one transaction. Answers for each report None, or why it was not counted: `MalformedRequest`,
+    `DuplicateReport`, or `ReportRefused` if its day was closed since it was admitted."""
+    answers: list[ServerError | None] = [None] * len(batch)
+    groups: dict[CohortKey, list[int]] = {}
+    for index, report in enumerate(batch):
+        groups.setdefault(report.key, []).append(index)
+    vectors: dict[int, NDArray[np.int64]] = {}
+    for members in groups.values():
+        mechanism = batch[members[0]].mechanism
+        rows = np.frombuffer(b"".join(batch[i].histograms for i in members), np.uint8)
+        found = mechanism.contributions(rows.reshape(len(members), mechanism.report_bytes))
+        for i, vector, valid in zip(members, found.vectors, found.valid, strict=True):
+            if valid:
+                vectors[i] = vector
+            else:
+                answers[i] = MalformedRequest("a histogram's shift is not the smallest that fits its counts")
+    with writing(engine) as session:
+        oldest = open_since()  # asked inside the transaction, which a closing of days cannot overlap
+        seen = _known_ids(session, [batch[i] for i in vectors])
+        fresh: list[dict[str, object]] = []
+        for i in list(vectors):
+            identity = (batch[i].key.day, batch[i].daily_id)
+            if identity[0] < oldest:
+                answers[i] = ReportRefused(f"{identity[0]} is closed")
+                del vectors[i]
+                continue
+            if identity in seen:
+                answers[i] = DuplicateReport("a report with this daily id has been counted")
+                del vectors[i]
+                continue
+            seen.add(identity)
+            fresh.append({"day": identity[0], "daily_id": identity[1]})
+        if fresh:
+            session.connection().execute(insert(_IDS), fresh)
+        for key, members in groups.items():
+            accepted = [vectors[i] for i in members if i in vectors]
+            if accepted:
+                _add(session, key, np.sum(accepted, axis=0))
+    return answers
+
+
+def _known_ids(session: Session, reports: Sequence[Submission]) -> set[tuple[date, bytes]]:
+    known: set[tuple[date, bytes]] = set()
+    for day in {report.key.day for report in reports}:
+        ids = [report.daily_id for report in reports if report.key.day == day]
+        for start in range(0, len(ids), _ID_QUERY):
+            query = select(DailyIdRow.daily_id).where(
+                DailyIdRow.day == day, DailyIdRow.daily_id.in_(ids[start : start + _ID_QUERY])
+            )
+            known.update((day, daily_id) for daily_id in session.execute(query).scalars())
+    return known
+
+
+def _add(session: Session, key: CohortKey, vector: NDArray[np.int64]) -> None:
+    identity = (key.day, key.model, key.release, key.layout, key.arm)
+    row = session.get(OpenCohortRow, identity, with_for_update=True)
+    if row is None:
+        session.add(
+            OpenCohortRow(
+                day=key.day,
+                model=key.model,
+                release=key.release,
+                layout=key.layout,
+                arm=key.arm,
+                sums=encode_cells(vector),
+            )
+        )
+    else:
+        row.sums = encode_cells(decode_cells(row.sums) + vector)
+
+
+def close_days(
+    engine: Engine, before: date, mechanisms: Mechanisms, noise: NoiseSource, epsilon: float, delta: float
+) -> list[date]:
+    """Release every open cohort of a day before ``before``, once, with noise; forget its exact sums and ids.
+
+    Returns the days that were closed. Raises `UnknownRelease` or `UnknownLayout` if a cohort's manifest is gone; then
+    nothing is closed.
+    """
+    with writing(engine) as session:
+        open_rows = session.execute(select(OpenCohortRow).where(OpenCohortRow.day < before)).scalars().all()
+        if not open_rows:
+            return []
+        sqlite = engine.dialect.name == "sqlite"
+        if sqlite:
+            session.execute(text("PRAGMA secure_delete=ON"))
+        days = sorted({row.day for row in open_rows})
+        for row in open_rows:
+            mechanism = mechanisms.by_digest(row.model, row.release, row.layout)
+            variance = mechanism.variance(epsilon, delta)
+            draws = np.array(discrete_gaussian(variance, mechanism.dimension, noise), np.int64)
+            session.add(
+                SumRow(
+                    day=row.day,
+                    model=row.model,
+                    release=row.release,
+                    layout=row.layout,
+                    arm=row.arm,
+                    epsilon=epsilon,
+                    delta=delta,
+                    variance=variance,
+                    cells=encode_cells(decode_cells(row.sums) + draws),
+                )
+            )
+        session.execute(delete(OpenCohortRow).where(OpenCohortRow.day < before))
+        session.execute(delete(DailyIdRow).where(DailyIdRow.day < before))
+    if sqlite:
+        _truncate_log(engine)
+    return days
+
+
+def _truncate_log(engine: Engine) -> None:
+    """Copy SQLite's write-ahead log into the database and empty it; does nothing while somebody reads."""
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    finally:
+        connection.close()
