@@ -89,7 +89,10 @@ def _decode(message: Any, blobs: memoryview) -> InferenceAnswer:
         name, dtype = tensor["name"], np.dtype(_DATATYPES[tensor["datatype"]])
         shape = tuple(_size(size) for size in tensor["shape"])
         elements = math.prod(shape)
-        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        parameters = tensor.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise ValueError(f"parameters of output {name!r} are not an object")
+        size = parameters.get("binary_data_size")
         if not isinstance(name, str) or name in outputs:
             raise ValueError(f"output {name!r} appears twice or has no name")
         if size is None:
