@@ -8,19 +8,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from edge_runtime.telemetry.wire import MAX_REPORT_BYTES
-from model_server.errors import BodyTooLarge, MalformedRequest, Unauthorized
+from model_server.errors import MalformedRequest, Unauthorized
 from model_server.telemetry.service import TelemetryService
+from model_server.web import capped_body, parse_body
 
 __all__ = ["Authorize", "telemetry_router"]
 
-# Takes the Authorization header, answers who it is, or None to refuse.
+# Takes the Authorization header, answers who it is; raises Unauthorized, or answers None, to refuse.
 Authorize = Callable[[str | None], str | None]
 
 _ACCEPTED = b'{"accepted": true}'
+_report_body = capped_body(MAX_REPORT_BYTES)
+_baseline_body = capped_body(4096)
 
 
 class BaselineRequest(BaseModel):
@@ -42,7 +46,11 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
         # The caller's name is not kept: a report must not be joined with who sent it.
         if authorize_device(request.headers.get("authorization")) is None:
             raise Unauthorized("a telemetry report needs the fleet token: Authorization: Bearer …")
-        await service.submit(await _body(request))
+        try:
+            data = await _report_body(request)
+        except ClientDisconnect as gone:
+            raise MalformedRequest("the client went away before its report was complete") from gone
+        await service.submit(data)
         return Response(_ACCEPTED, status_code=202, media_type="application/json")
 
     # A plain Starlette route: every device calls it daily, and FastAPI's own would cost more than the work.
@@ -58,11 +66,12 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
         return service.drift(model)
 
     @router.post("/v1/drift/{model}/baseline", status_code=201)
-    def post_baseline(
-        model: str, body: BaselineRequest, authorization: Annotated[str | None, Header()] = None
+    async def post_baseline(
+        model: str, request: Request, authorization: Annotated[str | None, Header()] = None
     ) -> dict[str, object]:
         admin(authorization)
-        return service.approve_baseline(model, body.first, body.last, body.approved_by)
+        asked = parse_body(BaselineRequest, await _baseline_body(request))
+        return await run_in_threadpool(service.approve_baseline, model, asked.first, asked.last, asked.approved_by)
 
     @router.get("/v1/telemetry/{model}/days")
     def get_days(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
@@ -70,18 +79,3 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
         return service.days(model)
 
     return router
-
-
-async def _body(request: Request) -> bytes:
-    """The body, never more of it than a report can have. Raises `BodyTooLarge` or `MalformedRequest`."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > MAX_REPORT_BYTES:
-                raise BodyTooLarge(f"a report has at most {MAX_REPORT_BYTES} bytes")
-            parts.append(part)
-    except ClientDisconnect as gone:
-        raise MalformedRequest("the client went away before its report was complete") from gone
-    return b"".join(parts)

@@ -12,10 +12,11 @@ large one.
     devices:  M diag(p + d) + M d dᵀ  because a share vector s ≥ 0 with Σ s ≤ 1 has s sᵀ ≼ diag(s)
 
 The second line holds for *any* difference between devices, including each one being of a single kind, so device
-heterogeneity needs no estimate. A delete-one-group jackknife would estimate it, and we measured why not: with G groups
-each group sum needs its own noise, so the total carries G times the variance and the variance estimate is itself
-mostly noise; with 2,000 devices at ε = 1 the bound above costs 18/2000 = .009 of effect size at most, the jackknife's
-own error is .1 (`tests/property/test_drift.py`). Effect = (Σ X²/max(p, floor) - trace of that covariance) / N².
+heterogeneity needs no estimate; it costs (cells - 1)/devices of effect size at most, .009 for 2,000. A delete-one-group
+jackknife would estimate it, and is the better choice where there is no privacy noise. Here each of its G group sums
+needs the noise of a whole release: the total then carries G times the variance, and the variance estimate is noise
+itself. Under the same ε and 2,000 devices its effect size scatters by .018, this one by .0033
+(`tests/property/test_drift.py`). Effect = (Σ X²/max(p, floor) - trace of the scaled covariance) / N².
 
 **The evidence.** For a sub-Gaussian X with covariance proxy C, W = diag(1/max(p, floor)) and Λ the eigenvalues of
 W½ C W½, every 0 < λ < 1/(2 max Λ) gives E exp(λ XᵀWX) ≤ Π (1-2λΛ)^-½ exp(λ M²·size / (1-2λ max Λ)), by
