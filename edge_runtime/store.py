@@ -24,8 +24,7 @@ from edge_runtime.errors import SlotDamaged, StoreError
 from edge_runtime.update import slots as transitions
 from edge_runtime.update.slots import Installed, Slots
 
-__all__ = ["MANIFEST_FILE", "RELEASE_FILE", "Slot", "Store", "read_slots"]
-
+__all__ = ["MANIFEST_FILE", "RELEASE_FILE", "Slot", "Store", "open_slot", "read_slots"]
 
 STATE_FILE = "state.json"
 OLD_STATE_FILE = "state.old.json"
@@ -126,10 +125,13 @@ class Store:
         see a rollback. Writes nothing when no trial is on."""
         return self.apply(transitions.start)
 
-    def good(self, count: int, *, commit_after: int) -> bool:
-        """``count`` good predictions of the active release. Returns whether this committed it."""
+    def good(self, count: int, *, commit_after: int, release: int | None = None) -> bool:
+        """``count`` good predictions of the active release. Returns whether this committed it. With ``release``,
+        predictions of one that is no longer active count for nothing."""
         with self._mutex:
-            tried = self._slots.trial is not None
+            tried, active = self._slots.trial is not None, self._slots.active
+            if release is not None and (active is None or active.release != release):
+                return False
             after = self.apply(lambda slots: transitions.good(slots, count, commit_after=commit_after))
             return tried and after.trial is None
 
@@ -188,27 +190,7 @@ class Store:
         )
         if installed is None:
             raise StoreError(f"release {release} is not installed in {self.root}")
-        path = self._path(release)
-        try:
-            data = self.disk.read(path / MANIFEST_FILE)
-        except FileNotFoundError as error:
-            raise SlotDamaged(f"release {release}: {path / MANIFEST_FILE} is missing") from error
-        if hashlib.sha256(data).hexdigest() != installed.manifest_sha256:
-            raise SlotDamaged(f"release {release}: {path / MANIFEST_FILE} is not the manifest that was verified")
-        try:
-            manifest = read_manifest(data)
-        except ManifestError as error:
-            raise SlotDamaged(f"release {release}: this runtime cannot read its manifest: {error}") from error
-        artifact = next((a for a in manifest.artifacts if a.file == installed.artifact), None)
-        if artifact is None:
-            raise SlotDamaged(f"release {release}: its manifest has no artifact {installed.artifact}")
-        return Slot(
-            manifest=manifest,
-            artifact=artifact,
-            path=path,
-            manifest_sha256=installed.manifest_sha256,
-            disk=self.disk,
-        )
+        return open_slot(self._path(release), installed.artifact, installed.manifest_sha256, disk=self.disk)
 
     def _path(self, release: int) -> Path:
         return self.folder / str(release)
@@ -282,6 +264,25 @@ class Store:
                 # A folder that cannot be removed now is tried again at the next transition or start.
                 with contextlib.suppress(StoreError, FileNotFoundError):
                     remove_folder(self.disk, self.folder / name)
+
+
+def open_slot(path: Path, artifact: str, manifest_sha256: str, *, disk: Disk | None = None) -> Slot:
+    """The slot in the folder ``path``, whose name is its release. Raises `SlotDamaged`."""
+    disk = RealDisk() if disk is None else disk
+    try:
+        data = disk.read(path / MANIFEST_FILE)
+    except FileNotFoundError as error:
+        raise SlotDamaged(f"release {path.name}: {path / MANIFEST_FILE} is missing") from error
+    if hashlib.sha256(data).hexdigest() != manifest_sha256:
+        raise SlotDamaged(f"release {path.name}: {path / MANIFEST_FILE} is not the manifest that was verified")
+    try:
+        manifest = read_manifest(data)
+    except ManifestError as error:
+        raise SlotDamaged(f"release {path.name}: this runtime cannot read its manifest: {error}") from error
+    found = next((a for a in manifest.artifacts if a.file == artifact), None)
+    if found is None:
+        raise SlotDamaged(f"release {path.name}: its manifest has no artifact {artifact}")
+    return Slot(manifest=manifest, artifact=found, path=path, manifest_sha256=manifest_sha256, disk=disk)
 
 
 def read_slots(root: Path, disk: Disk | None = None) -> Slots:

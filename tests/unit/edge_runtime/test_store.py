@@ -133,6 +133,14 @@ def test_enough_good_predictions_commit_once(store: Store) -> None:
     assert store.slots.trial is None
 
 
+def test_good_predictions_of_the_release_before_do_not_commit_the_new_one(store: Store) -> None:
+    adopt(store, 1)
+    try_out(store, 2)
+    assert not store.good(100, commit_after=20, release=1)
+    assert store.slots.trial == transitions.Trial(attempt=1)
+    assert store.good(20, commit_after=20, release=2)
+
+
 def test_a_release_that_kills_its_process_three_times_is_rolled_back(store: Store) -> None:
     adopt(store, 1)
     try_out(store, 2)

@@ -1,0 +1,149 @@
+"""A large target, straight to the file system that it will live on, resumed where the last attempt stopped.
+
+python-tuf's own download spools to an anonymous temporary file and copies: no resuming, twice the space, and memory
+where that is a RAM disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuf.api.exceptions import LengthOrHashMismatchError
+
+from edge_runtime.disk import Disk
+from edge_runtime.errors import Outcome, StoreError, StoreFull, UpdateError
+
+if TYPE_CHECKING:
+    import httpx
+    from tuf.api.metadata import TargetFile
+
+    from edge_runtime.update.fetcher import Transport
+
+__all__ = ["RESERVE_BYTES", "discard", "download", "etag_path"]
+
+RESERVE_BYTES = 4 << 20  # stays free for the state file, the metadata and everybody else on the device
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+
+
+def download(transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk) -> None:
+    """Make the file ``part`` the bytes of ``target``, verified against its length and hashes.
+
+    What an earlier call left in ``part`` is continued, if the server still has the same file. Raises `UpdateError`
+    with ``DOWNLOAD_FAILED`` (``part`` stays, for the next time) or ``VERIFICATION_FAILED`` (it is removed), and
+    `StoreFull` before anything is downloaded if there is no room.
+    """
+    for _ in range(2):
+        resumed = _transfer(transport, url, target, part, disk)
+        size = disk.size(part) or 0
+        if size < target.length:
+            raise UpdateError(
+                Outcome.DOWNLOAD_FAILED,
+                f"{url} broke off after {size} of {target.length} bytes; the next check goes on from there",
+            )
+        if _is_right(target, part, disk):
+            return
+        discard(part, disk)
+        if not resumed:
+            break
+        # The first part may be from another file, or damaged on disk: once more from the start.
+    raise UpdateError(
+        Outcome.VERIFICATION_FAILED, f"{url} does not have the length and hashes that were signed; it was removed"
+    )
+
+
+def discard(part: Path, disk: Disk) -> None:
+    """Remove an unfinished download. One that is not there is fine."""
+    for path in (part, etag_path(part)):
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(path)
+
+
+def etag_path(part: Path) -> Path:
+    """Where the server's ETag for an unfinished download is kept."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _transfer(transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk) -> bool:
+    """Download what is missing. Returns whether this continued an earlier download."""
+    have, etag = _have(part, disk)
+    if have > target.length:
+        discard(part, disk)
+        have = 0
+    if have == target.length:
+        return True
+    free = disk.free_bytes(part.parent)
+    if free < target.length - have + RESERVE_BYTES:
+        raise StoreFull(
+            f"{part.parent} has {free} bytes free; {url} needs {target.length - have} and {RESERVE_BYTES} stay free"
+        )
+    headers = {"Accept-Encoding": "identity"}
+    if have and etag:
+        headers |= {"Range": f"bytes={have}-", "If-Range": etag}
+    try:
+        with transport.get(url, headers) as response:
+            have = _begin(response, url, target, part, have, disk)
+            for chunk in transport.chunks(response, target.length - have):
+                have += len(chunk)
+                if have > target.length:
+                    discard(part, disk)
+                    raise UpdateError(
+                        Outcome.VERIFICATION_FAILED, f"{url} is longer than the {target.length} bytes that were signed"
+                    )
+                disk.append(part, chunk)
+    except UpdateError as error:
+        if error.outcome is Outcome.SERVER_UNREACHABLE:
+            raise UpdateError(Outcome.DOWNLOAD_FAILED, str(error)) from error
+        raise
+    except StoreFull:
+        with contextlib.suppress(StoreError):
+            discard(part, disk)  # a full disk is somebody else's problem too
+        raise
+    return "Range" in headers
+
+
+def _have(part: Path, disk: Disk) -> tuple[int, str]:
+    """Bytes that may be continued, and the ETag they came with."""
+    size = disk.size(part)
+    if not size:
+        return 0, ""
+    try:
+        etag = disk.read(etag_path(part)).decode("ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        discard(part, disk)
+        return 0, ""
+    return size, etag
+
+
+def _begin(response: httpx.Response, url: str, target: TargetFile, part: Path, have: int, disk: Disk) -> int:
+    """Judge the answer's head; returns the offset at which its body continues the file."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if response.status_code not in (200, 206) or encoding != "identity":
+        if response.status_code == 416:
+            discard(part, disk)
+        raise UpdateError(
+            Outcome.DOWNLOAD_FAILED, f"the server answered {response.status_code}, encoding {encoding!a}, for {url}"
+        )
+    if response.status_code == 206:
+        stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if stated is None or int(stated[1]) != have or stated[3] not in ("*", str(target.length)):
+            discard(part, disk)
+            raise UpdateError(Outcome.DOWNLOAD_FAILED, f"the server sent another part of {url} than was asked for")
+        return have
+    discard(part, disk)
+    etag = response.headers.get("ETag", "")
+    if etag.startswith('"') and etag.isascii():  # only a strong one promises the same bytes
+        disk.write(etag_path(part), etag.encode("ascii"))
+    return 0
+
+
+def _is_right(target: TargetFile, part: Path, disk: Disk) -> bool:
+    try:
+        with disk.open(part) as file:
+            target.verify_length_and_hashes(file)
+    except (FileNotFoundError, LengthOrHashMismatchError):
+        return False
+    return True

@@ -1,0 +1,303 @@
+"""One update check, from the timestamp to a release on trial.
+
+    ask for the timestamp ──► the same, nothing expired ──► decide on the plan in hand ──► nothing to do: one request
+            │ new, or expired                                           │ install
+            └──► TUF's workflow ──► policy, plan, ceilings ──► decide   │
+                        ▲                                        │      │
+                        └────────────────────────────────────────┼──────┘
+                                                                 ▼ install
+                                        download, verify, stage ──► canary ──► activate as trying
+
+Whatever goes wrong on the way ends in an enumerated outcome, and what runs keeps running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_runtime.bundle import check_channel, check_model
+from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.device import Device
+from edge_runtime.errors import (
+    ConfigurationError,
+    InvalidName,
+    Outcome,
+    SlotDamaged,
+    StoreError,
+    StoreFull,
+    UpdateError,
+)
+from edge_runtime.store import Slot, Store
+from edge_runtime.update import canary, conditional, slots
+from edge_runtime.update.conditional import Scope, Verified
+from edge_runtime.update.decision import Action, Decision, decide, waits
+from edge_runtime.update.plan import Ceiling, Plan
+
+if TYPE_CHECKING:
+    import httpx
+
+    from edge_runtime.update.fetcher import Answer, Transport
+    from edge_runtime.update.repository import Repository
+
+__all__ = ["CheckResult", "Updater"]
+
+AGE_STEP_S = 60.0  # how often, at most, a growing age is written to disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """How a check ended. ``release`` is the one that the outcome is about; ``active`` the one to run now, None for
+    none; ``plan`` the plan in force, if it is known. ``bytes`` are body bytes as they came over the network."""
+
+    outcome: Outcome
+    release: int | None
+    detail: str
+    plan: Plan | None
+    active: int | None
+    requests: int
+    bytes: int
+
+
+class Updater:
+    """Keeps the releases in one `Store` as its channel's plan asks. Several threads may call it; they take turns.
+
+    ``root`` is the pinned TUF root metadata; ``server`` the base URL, with metadata under ``/metadata/`` and targets
+    under ``/targets/``; ``engines`` the artifact targets that this device can load, best first. ``http`` makes the
+    client that the updater keeps until `close`; ``try_out`` is the canary. Loads tuf and httpx at the first check.
+    Raises `ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        device: Device,
+        model: str,
+        channel: str,
+        root: bytes,
+        server: str,
+        engines: Sequence[str],
+        http: Callable[[], httpx.Client] | None = None,
+        clock: Clock | None = None,
+        try_out: Callable[[Slot], None] = canary.run_canary,
+    ) -> None:
+        try:
+            check_model(model)
+            check_channel(channel)
+        except InvalidName as error:
+            raise ConfigurationError(str(error)) from error
+        if not server.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{server!a} is not a server address like https://models.example.com")
+        self._store = store
+        self._device = device
+        self._engines = tuple(engines)
+        self._root = root
+        self._scope = Scope(
+            server=server.rstrip("/"), root_sha256=hashlib.sha256(root).hexdigest(), model=model, channel=channel
+        )
+        self._http = http
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._try_out = try_out
+        self._transport: Transport | None = None
+        self._verified: Verified | None = None
+        self._mutex = threading.Lock()
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the last check that could verify one, also of an earlier process; it may be out of date."""
+        verified = self._remembered()
+        return None if verified is None else verified.plan
+
+    def close(self) -> None:
+        """Close the connection. A later check opens another."""
+        with self._mutex:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+
+    def check(self) -> CheckResult:
+        """One whole check. Failures are outcomes, and never touch what runs.
+
+        Whatever the outcome, `CheckResult.active` is the release to run from now on: `INSTALLED` and `RETURNED` change
+        it, and so does a revocation, whose check may go on to end in any outcome.
+        """
+        with self._mutex:
+            transport = self._connected()
+            requests, received = transport.requests, transport.received
+            try:
+                decision = self._check(transport)
+            except (UpdateError, StoreError) as error:
+                decision = _failure(error, None)
+            state = self._store.slots
+            return CheckResult(
+                outcome=decision.outcome,
+                release=decision.release,
+                detail=decision.detail,
+                plan=None if self._verified is None else self._verified.plan,
+                active=None if state.active is None or state.disabled else state.active.release,
+                requests=transport.requests - requests,
+                bytes=transport.received - received,
+            )
+
+    def _check(self, transport: Transport) -> Decision:
+        known = self._remembered()
+        answer = conditional.ask(transport, f"{self._scope.server}/metadata/timestamp.json", known)
+        if known is not None and conditional.unchanged(known, answer, self._clock.wall()):
+            decision = self._decide(known)
+            if decision.action is not Action.INSTALL:
+                return self._settle(decision)
+        before = self._store.slots.active
+        repository = self._refreshed(transport, answer)
+        verified, problem = self._verify(repository)
+        decision = self._decide(verified)
+        if decision.action is Action.INSTALL:
+            return self._install(repository, verified, decision)
+        decision = self._settle(decision)
+        if decision.action is not Action.NOTHING:
+            return decision
+        if before is not None and self._store.slots.active != before:
+            return replace(decision, outcome=Outcome.REVOKED, release=before.release, detail="what ran here is revoked")
+        if problem is not None:
+            raise problem
+        return decision
+
+    def _refreshed(self, transport: Transport, answer: Answer) -> Repository:
+        """TUF's whole workflow. Raises `UpdateError` and `StoreError`."""
+        from edge_runtime.update.repository import Repository
+
+        repository = Repository(
+            scope=self._scope,
+            root=self._root,
+            folder=self._store.root,
+            transport=transport,
+            disk=self._store.disk,
+            now=self._clock.wall(),
+        )
+        repository.refresh(answer)
+        return repository
+
+    def _verify(self, repository: Repository) -> tuple[Verified, UpdateError | None]:
+        """Take the floor and the revocations, then the plan and its ceilings, and keep the record of it all.
+
+        A ceiling that cannot be read is a problem for who wants to join, not for who has to go back: it is returned.
+        """
+        policy = repository.policy()
+        self._store.apply(partial(slots.restrict, min_release=policy.min_release, revoked=policy.revoked))
+        plan = repository.plan()
+        ceilings: dict[int, Ceiling] = {}
+        problem: UpdateError | None = None
+        for release in () if plan is None else (plan.candidate, plan.baseline):
+            try:
+                ceiling = None if release is None else repository.ceiling(release)
+            except UpdateError as error:
+                problem = error
+                continue
+            if release is not None and ceiling is not None:
+                ceilings[release] = ceiling
+        verified = Verified(
+            # Without a digest the record never holds, so the next check tries to read the ceiling again.
+            timestamp_sha256=repository.timestamp_sha256 if problem is None else "0" * 64,
+            etag=repository.etag if problem is None else None,
+            expires=repository.expires,
+            plan=plan,
+            ceilings=ceilings,
+        )
+        conditional.save(self._store.disk, self._record, self._scope, verified)
+        repository.forget_other_documents()
+        self._verified = verified
+        return verified, problem
+
+    def _decide(self, verified: Verified) -> Decision:
+        plan = verified.plan
+        if plan is None:
+            return Decision(
+                action=Action.NOTHING,
+                release=None,
+                outcome=Outcome.NO_PLAN,
+                detail=f"the server has no rollout of {self._scope.model} on channel {self._scope.channel} yet",
+            )
+        now, state = self._clock.boot(), self._store.slots
+        ages = {release: slots.age_s(state, release, now) for release in verified.ceilings}
+        written = {entry.release: entry.boot_s for entry in state.sightings}
+        new = any(release not in written for release in ages)
+        old = any(not 0 <= now - written[release] < AGE_STEP_S for release in ages if release in written)
+        if new or (old and waits(plan, ages=ages, ceilings=verified.ceilings)):
+            state = self._store.apply(partial(slots.sight, releases=ages, boot_s=now))
+        return decide(plan, self._device, state, ages=ages, ceilings=verified.ceilings)
+
+    def _settle(self, decision: Decision) -> Decision:
+        """Do what needs no download."""
+        if decision.action is Action.RETURN:
+            self._store.apply(slots.switch_back)
+        self._store.apply(partial(slots.disable, disabled=decision.action is Action.DISABLE))
+        return decision
+
+    def _install(self, repository: Repository, verified: Verified, decision: Decision) -> Decision:
+        plan, release = verified.plan, decision.release
+        if plan is None or release is None:
+            raise ValueError("a decision to install names a release of a plan")
+        try:
+            slot = self._at_hand(release, repository) or repository.install(
+                release, self._store, self._device, self._engines
+            )
+            try:
+                self._try_out(slot)
+            except UpdateError as error:
+                if error.outcome is Outcome.CANARY_FAILED:
+                    self._store.apply(lambda state: slots.deny(slots.without(state, {release}), release, plan.attempt))
+                raise
+            keep = decision.outcome is not Outcome.RETURNED  # never go back to what the plan rolls back
+            self._store.apply(
+                lambda state: slots.disable(slots.activate(state, attempt=plan.attempt, keep=keep), disabled=False)
+            )
+        except (UpdateError, StoreError) as error:
+            return _failure(error, release)
+        return decision
+
+    def _at_hand(self, release: int, repository: Repository) -> Slot | None:
+        """The slot of a release that is on disk already, staged, whole and the one that is signed now; else None."""
+        state = self._store.slots
+        found = next((s for s in (state.staged, state.previous) if s is not None and s.release == release), None)
+        if found is None:
+            return None
+        try:
+            if found.manifest_sha256 != repository.manifest_sha256(release):
+                raise SlotDamaged(f"release {release} on disk is not the one that is signed")
+            slot = self._store.slot(release)
+            slot.read_artifact()
+            slot.read_golden()
+        except SlotDamaged:
+            self._store.forget(release)  # and download it again
+            return None
+        self._store.apply(partial(slots.stage, installed=found))
+        return slot
+
+    @property
+    def _record(self) -> Path:
+        return self._store.root / "verified.json"
+
+    def _remembered(self) -> Verified | None:
+        if self._verified is None:
+            self._verified = conditional.load(self._store.disk, self._record, self._scope)
+        return self._verified
+
+    def _connected(self) -> Transport:
+        from edge_runtime.update.fetcher import Transport, default_client
+
+        if self._transport is None:
+            self._transport = Transport(self._http or default_client, self._clock)
+        return self._transport
+
+
+def _failure(error: UpdateError | StoreError, release: int | None) -> Decision:
+    if isinstance(error, UpdateError):
+        outcome = error.outcome
+    else:
+        outcome = Outcome.DOWNLOAD_NO_SPACE if isinstance(error, StoreFull) else Outcome.STORE_FAILED
+    return Decision(action=Action.NOTHING, release=release, outcome=outcome, detail=str(error))
