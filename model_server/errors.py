@@ -4,11 +4,13 @@ EdgeshipError
 ├── BundleError …                 see `edge_runtime.bundle.errors`
 └── ServerError                   every error below
     ├── SettingsError             settings.toml, or an option, that cannot work; nothing was started
+    ├── AuditBroken               an entry of the audit log is not the one that was written
     ├── NotInThisVersion          a command that exists in the design and not yet in this version
     ├── RequestError              what a caller sent
     │   ├── MalformedRequest      a body or parameter that breaks the protocol
     │   ├── BodyTooLarge          a cap on the body was passed
-    │   └── Unauthorized          no credential, or one that does not allow this
+    │   ├── Unauthorized          no credential, or one that is not known
+    │   └── Forbidden             a credential that does not allow this
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
@@ -47,6 +49,7 @@ __all__ = [
     "BodyTooLarge",
     "DuplicateReport",
     "IngestBusy",
+    "Forbidden",
     "InvalidRollout",
     "KeyRejected",
     "MalformedRequest",
@@ -108,7 +111,11 @@ class BodyTooLarge(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No credential, or one that does not allow this."""
+    """No credential, or one that is not known."""
+
+
+class Forbidden(RequestError):
+    """A credential that does not allow this."""
 
 
 class NotFound(ServerError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
 import pydantic
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -17,6 +19,7 @@ from model_server.errors import BodyTooLarge, MalformedRequest
 
 __all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "spool_body"]
 
+log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 Authorize = Callable[[str | None], str]
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -60,20 +63,33 @@ def parse_body(model: type[Model], body: bytes) -> Model:
         raise MalformedRequest(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
 
 
-def add_problems(app: FastAPI, statuses: dict[type[EdgeshipError], int]) -> None:
+def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> None:
     """Answer every error with a problem: our own by ``statuses`` (the closest class of an error counts), the
     framework's by its own status."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         return problem(status, str(error), type(error).__name__)
 
     async def framework(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
         return problem(status, HTTPStatus(status).phrase, "HTTPError")
 
+    async def malformed(request: Request, error: Exception) -> JSONResponse:
+        parts = error.errors()[0]["loc"] if isinstance(error, RequestValidationError) else ()
+        where = ".".join(str(part) for part in parts)
+        return problem(HTTPStatus.BAD_REQUEST, f"{where}: not a value that is allowed here", "MalformedRequest")
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # The framework logs the traceback and answers with this; what went wrong is nobody's business outside.
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
+
     app.add_exception_handler(EdgeshipError, ours)
     app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(Exception, unexpected)
 
 
 def problem(status: int, detail: str, kind: str) -> JSONResponse:
@@ -84,8 +100,14 @@ def problem(status: int, detail: str, kind: str) -> JSONResponse:
         "status": status,
         "detail": detail[:2000],
     }
-    headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+    headers = _HEADERS.get(status)
     return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM)
+
+
+_HEADERS: Mapping[int, dict[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"www-authenticate": "Bearer"},
+    HTTPStatus.TOO_MANY_REQUESTS: {"retry-after": "1"},
+}
 
 
 async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from model_server.clock import Clock
 from model_server.db.base import Base, UtcDateTime, reading
-from model_server.errors import Unauthorized
+from model_server.errors import Forbidden, Unauthorized
 
 __all__ = ["Credentials", "Kind", "add_credential"]
 
@@ -78,14 +78,14 @@ class Credentials:
         return known[1], known[2]
 
     def require(self, *kinds: Kind) -> Callable[[str | None], str]:
-        """A check that returns the caller's name, as in ``admin:alice``, or raises Unauthorized."""
+        """A check that returns the caller's name, as in ``admin:alice``, or raises Unauthorized or Forbidden."""
 
         def check(authorization: str | None) -> str:
             caller = self.identify(authorization)
             if caller is None:
                 raise Unauthorized("send a known key as `Authorization: Bearer <key>`")
             if caller[0] not in kinds:
-                raise Unauthorized(f"this needs a key of kind {' or '.join(kinds)}")
+                raise Forbidden(f"this needs a key of kind {' or '.join(kinds)}")
             return f"{caller[0].value}:{caller[1]}"
 
         return check

@@ -69,12 +69,17 @@ class ReleaseService:
         self._blobs = blobs
         self._clock = clock
         self._expiry = expiry
+        self._models: tuple[tuple[int, int], tuple[str, ...]] | None = None
         self._manifests: dict[tuple[str, int], Manifest] = {}
 
     # Looking
 
     def models(self) -> tuple[str, ...]:
-        return delegated_models(self._repository.top_level_targets().signed)
+        """The delegated models; metadata is read again only after something was published."""
+        state = self._repository.state()
+        if self._models is None or self._models[0] != state:
+            self._models = (state, delegated_models(self._repository.top_level_targets().signed))
+        return self._models[1]
 
     def list(self, model: str) -> tuple[ReleaseInfo, ...]:
         """Every release of ``model``, oldest first. Raises UnknownModel."""

@@ -92,6 +92,14 @@ class Repository:
             finally:
                 self._depth -= 1
 
+    def state(self) -> tuple[int, int]:
+        """Something that is another after every publication; costs one ``stat``."""
+        try:
+            status = (self.metadata / "timestamp.json").stat()
+        except OSError as error:
+            raise RepositoryDamaged(f"{self.metadata} holds no timestamp.json: {error.strerror}") from error
+        return status.st_ino, status.st_mtime_ns
+
     def timestamp(self) -> Metadata[Timestamp]:
         return self._read("timestamp.json", Timestamp)
 

@@ -1,0 +1,214 @@
+"""What an operator chooses: ``settings.toml`` in the server's folder, read once, strictly."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from model_server.errors import SettingsError
+from model_server.signing.roles import Expiry
+from model_server.telemetry.drift import DriftSettings
+from model_server.telemetry.settings import TelemetrySettings
+
+__all__ = ["SETTINGS_FILE", "Settings", "load_settings", "settings_text"]
+
+SETTINGS_FILE = "settings.toml"
+MAX_SETTINGS_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``directory`` is the server's folder; relative paths in the file are inside it. ``database`` is a file or a
+    SQLAlchemy URL. ``models_dir`` holds the cloud models, ``<name>/<version>/model.onnx``."""
+
+    directory: Path
+    database: str = "edgeship.db"
+    keys: Path = Path("keys")
+    passphrase_file: Path = Path("keys/online.passphrase")
+    models_dir: Path = Path("models")
+    max_bundle_bytes: int = 1 << 30
+    controller_interval_s: float = 30.0
+    require_staging: bool = False
+    expiry: Expiry = field(default_factory=Expiry)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+
+    @property
+    def database_url(self) -> str:
+        if "://" in self.database:
+            return self.database
+        return f"sqlite:///{self.directory / self.database}"
+
+    @property
+    def repository_dir(self) -> Path:
+        return self.directory / "repository"
+
+    @property
+    def blobs_dir(self) -> Path:
+        return self.directory / "blobs"
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.directory / "spool"
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.directory / self.keys
+
+    @property
+    def online_passphrase(self) -> Path:
+        return self.directory / self.passphrase_file
+
+    @property
+    def cloud_models(self) -> Path:
+        return self.directory / self.models_dir
+
+
+# section → key → (field, type as written in the file)
+_KEYS: dict[str, dict[str, tuple[str, type]]] = {
+    "storage": {"database": ("database", str)},
+    "signing": {"keys": ("keys", str), "passphrase_file": ("passphrase_file", str)},
+    "inference": {"models_dir": ("models_dir", str)},
+    "releases": {"max_bundle_bytes": ("max_bundle_bytes", int)},
+    "rollouts": {
+        "controller_interval_s": ("controller_interval_s", float),
+        "require_staging": ("require_staging", bool),
+    },
+}
+
+
+def load_settings(directory: Path) -> Settings:
+    """Read ``settings.toml`` of a server's folder.
+
+    Raises: SettingsError for a folder without one, a key that is not known, or a value that cannot be.
+    """
+    path = directory / SETTINGS_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error.strerror}): run `edgeship-server init {directory}` first"
+        ) from error
+    if len(data) > MAX_SETTINGS_BYTES:
+        raise SettingsError(f"{path} is too large for a settings file")
+    try:
+        document = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return _settings(directory, path, document)
+
+
+def settings_text() -> str:
+    """The file that `init` writes: every setting with its default."""
+    own, telemetry, drift = Settings(directory=Path()), TelemetrySettings(), DriftSettings()
+    return f"""\
+# Settings of an Edgeship server. Relative paths are inside this folder. An unknown key is an error.
+[storage]
+database = "{own.database}"            # a file, or a SQLAlchemy URL
+
+[signing]
+keys = "{own.keys}"                      # holds online-rollouts.pem, online-snapshot.pem, online-timestamp.pem
+passphrase_file = "{own.passphrase_file}"
+
+[signing.expiry_days]
+root = {own.expiry.root.days}
+targets = {own.expiry.targets.days}
+releases = {own.expiry.releases.days}
+rollouts = {own.expiry.rollouts.days}
+snapshot = {own.expiry.snapshot.days}
+timestamp = {own.expiry.timestamp.days}
+
+[releases]
+max_bundle_bytes = {own.max_bundle_bytes}
+
+[rollouts]
+controller_interval_s = {own.controller_interval_s}       # renewing metadata and judging rollouts; reports wake it too
+require_staging = false            # true: a candidate must first complete a rollout on the channel "staging"
+
+[inference]
+models_dir = "{own.models_dir}"              # cloud models: <name>/<version>/model.onnx
+
+[telemetry]
+epsilon = {telemetry.epsilon}                     # of everything that a device sends in a day, together
+delta = {telemetry.delta}
+minimum_cohort = {telemetry.minimum_cohort}               # device-days below which no number is shown or judged
+late_days = {telemetry.late_days}
+minimum_baseline_days = {telemetry.minimum_baseline_days}
+queue = {telemetry.queue}
+
+[telemetry.drift]
+tolerance = {drift.tolerance}
+floor = {drift.floor}
+threshold = {drift.threshold}
+"""
+
+
+def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Settings:
+    values: dict[str, Any] = {"directory": directory}
+    for section, table in document.items():
+        if section not in (*_KEYS, "telemetry") or not isinstance(table, dict):
+            raise SettingsError(f"{path}: [{section}] is not a section of this version")
+        if section == "telemetry":
+            values["telemetry"] = _telemetry(path, table)
+            continue
+        for key, value in table.items():
+            if (section, key) == ("signing", "expiry_days"):
+                values["expiry"] = _expiry(path, value)
+                continue
+            if key not in _KEYS[section]:
+                raise SettingsError(f"{path}: [{section}] has no key {key!r} in this version")
+            name, kind = _KEYS[section][key]
+            values[name] = _value(path, f"{section}.{key}", kind, value)
+    for name in ("keys", "passphrase_file", "models_dir"):
+        if name in values:
+            values[name] = Path(values[name])
+    settings = Settings(**values)
+    if settings.controller_interval_s <= 0 or settings.max_bundle_bytes <= 0:
+        raise SettingsError(f"{path}: controller_interval_s and max_bundle_bytes must be above 0")
+    return settings
+
+
+def _expiry(path: Path, table: Any) -> Expiry:
+    known = {role.name for role in fields(Expiry)}
+    if not isinstance(table, dict) or set(table) - known:
+        raise SettingsError(f"{path}: [signing.expiry_days] may hold {', '.join(sorted(known))}")
+    days = {role: _value(path, f"signing.expiry_days.{role}", float, value) for role, value in table.items()}
+    if any(value <= 0 for value in days.values()):
+        raise SettingsError(f"{path}: an expiry must be above 0 days")
+    return Expiry(**{role: timedelta(days=value) for role, value in days.items()})
+
+
+def _telemetry(path: Path, table: Mapping[str, Any]) -> TelemetrySettings:
+    drift = table.get("drift", {})
+    if not isinstance(drift, dict):
+        raise SettingsError(f"{path}: telemetry.drift must be a section")
+    plain = {key: value for key, value in table.items() if key != "drift"}
+    try:
+        return TelemetrySettings(
+            **_typed(path, "telemetry", TelemetrySettings(), plain),
+            drift=DriftSettings(**_typed(path, "telemetry.drift", DriftSettings(), drift)),
+        )
+    except ValueError as error:
+        raise SettingsError(f"{path}: [telemetry] {error}") from error
+
+
+def _typed(
+    path: Path, section: str, defaults: TelemetrySettings | DriftSettings, table: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of a section whose keys and types are those of a dataclass of numbers."""
+    kinds = {item.name: type(getattr(defaults, item.name)) for item in fields(defaults)}
+    unknown = [key for key in table if kinds.get(key) not in (int, float)]
+    if unknown:
+        raise SettingsError(f"{path}: [{section}] has no key {unknown[0]!r} in this version")
+    return {key: _value(path, f"{section}.{key}", kinds[key], value) for key, value in table.items()}
+
+
+def _value(path: Path, key: str, kind: type, value: Any) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise SettingsError(f"{path}: {key} must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
