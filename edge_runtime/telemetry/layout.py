@@ -7,8 +7,8 @@ The order is fixed: one histogram of 19 cells a feature (``feature:<name>``), ``
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import struct
 from dataclasses import dataclass
 
 from edge_runtime.bundle.limits import CONFIDENCE_BINS, FEATURE_CELLS, MAX_CLASS_CELLS
@@ -62,20 +62,25 @@ class Layout:
     kind: str
     features: tuple[Feature, ...]
     histograms: tuple[tuple[str, int], ...]
-    digest: bytes  # 8 bytes; two artifacts have the same one when their reports mean the same
+    digest: bytes  # 8 bytes (docs/spec/telemetry.md); two artifacts have the same one when their reports mean the same
 
     @classmethod
     def of(cls, artifact: Artifact) -> Layout:
         """The layout that ``artifact``'s telemetry reference asks for; without a reference, no features."""
         features = artifact.reference.features if artifact.reference is not None else ()
         histograms = (*((f"feature:{feature.name}", FEATURE_CELLS) for feature in features), *FIXED_HISTOGRAMS)
-        stated = [
-            [[f.name, f.input, f.reduce, f.index, list(f.edges)] for f in features],
-            [[name, cells] for name, cells in histograms],
-        ]
-        digest = hashlib.sha256(json.dumps(stated, separators=(",", ":"), allow_nan=False).encode()).digest()[:8]
+        digest = hashlib.sha256()
+        for f in features:
+            digest.update(f"{f.name}\0{f.input}\0{f.reduce}\0".encode())
+            # Bits, not text, since every language prints floats its own way; + 0.0 makes one zero of two.
+            digest.update(struct.pack(f">I{len(f.edges)}d", f.index, *(edge + 0.0 for edge in f.edges)))
+        for name, cells in histograms:
+            digest.update(name.encode() + b"\0" + struct.pack(">H", cells))
         return cls(
-            kind=f"{artifact.target}/{artifact.precision}", features=features, histograms=histograms, digest=digest
+            kind=f"{artifact.target}/{artifact.precision}",
+            features=features,
+            histograms=histograms,
+            digest=digest.digest()[:8],
         )
 
     @property
