@@ -291,7 +291,7 @@ class Updater:
         from edge_runtime.update.fetcher import Transport, default_client
 
         if self._transport is None:
-            self._transport = Transport(self._http or default_client, self._clock)
+            self._transport = Transport(self._http or partial(default_client, self._scope.server), self._clock)
         return self._transport
 
 

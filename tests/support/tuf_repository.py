@@ -57,7 +57,7 @@ def same_key(other: CryptoSigner, keyid: str) -> CryptoSigner:
 
 
 class TufRepository:
-    """``metadata/`` and ``targets/`` under ``folder``. ``signers`` maps a role to the keys that `publish` signs it with."""
+    """``metadata/`` and ``targets/`` under ``folder``. ``signers`` maps a role to the keys that sign it."""
 
     def __init__(self, folder: Path, now: datetime, models: Iterable[str] = ("tiny",)) -> None:
         self.folder = folder

@@ -1,0 +1,261 @@
+"""Outcome reports: every count in exactly one acknowledged report, whatever the network and the disk do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime.device import Device
+from edge_runtime.errors import Outcome
+from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
+from edge_runtime.update.fetcher import default_client
+from tests.support.disks import FullDisk
+from tests.support.static_server import StaticServer, serve
+from tests.support.world import NOW, PLAN, ManualClock
+
+DEVICE = Device(id="device-1", attributes={"arch": "arm64", "os": "linux", "ram_bytes": 5, "owner": "alice"})
+START = int(NOW.timestamp())
+DELTA = CounterDelta(
+    release=2, arm="candidate", requests=10, errors=1, fallbacks=1, latency_device={100: 9}, latency_cloud={200: 1}
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StaticServer]:
+    with serve(tmp_path) as running:
+        yield running
+
+
+class Spool:
+    def __init__(self, folder: Path, server: StaticServer, **options: Any) -> None:
+        self.server = server
+        self.clock = ManualClock()
+        self.folder = folder
+        self.open(**options)
+
+    def open(self, **options: Any) -> None:
+        self.outcomes = Outcomes(
+            self.folder, device=DEVICE, model="tiny", channel="stable", clock=self.clock, **options
+        )
+
+    def post(self, url: str | None = None) -> Posted:
+        with default_client("http://") as client:
+            return self.outcomes.post(
+                client, url or self.server.url, "secret", running=2, plan=PLAN, engine="onnxruntime"
+            )
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.server.posts]
+
+
+@pytest.fixture
+def spool(tmp_path: Path, server: StaticServer) -> Spool:
+    return Spool(tmp_path / "state", server)
+
+
+def test_a_report_says_what_runs_and_what_happened(spool: Spool) -> None:
+    spool.outcomes.record(Outcome.INSTALLED, 2, "release 2 is here and on trial")
+    spool.outcomes.count(DELTA)
+    assert spool.post() is Posted.ACCEPTED
+    assert spool.server.paths() == ["/v1/outcomes"]
+    assert spool.server.requests[0][2]["authorization"] == "Bearer secret"
+    assert spool.bodies() == [
+        {
+            "format": 1,
+            "device": "device-1",
+            "model": "tiny",
+            "channel": "stable",
+            "sequence": START,
+            "attributes": {"arch": "arm64", "os": "linux", "engine": "onnxruntime"},
+            "running": 2,
+            "arm": "candidate",
+            "rollout": "r-1",
+            "attempt": 1,
+            "outcomes": [{"outcome": "Installed", "release": 2, "detail": "release 2 is here and on trial"}],
+            "counters": [
+                {
+                    "release": 2,
+                    "arm": "candidate",
+                    "requests": 10,
+                    "errors": 1,
+                    "fallbacks": 1,
+                    "refused": 0,
+                    "latency_us": {"device": [[100, 9]], "cloud": [[200, 1]]},
+                }
+            ],
+        }
+    ]
+
+
+def test_the_server_takes_what_the_device_sends(spool: Spool) -> None:
+    from model_server.rollouts.api import ReportBody
+
+    for release in range(1, 20):
+        spool.outcomes.record(Outcome.CANARY_FAILED, release, "x" * 500)
+        spool.outcomes.count(dataclasses.replace(DELTA, release=release))
+    assert spool.post() is Posted.ACCEPTED
+    ReportBody.model_validate_json(spool.server.posts[0][1])
+
+
+def test_nothing_is_reported_twice(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.post()
+    spool.outcomes.count(dataclasses.replace(DELTA, requests=3))
+    spool.post()
+    first, second = spool.bodies()
+    assert (first["sequence"], second["sequence"]) == (START, START + 1)
+    assert first["counters"][0]["requests"] == 10
+    assert second["counters"][0]["requests"] == 3
+    assert spool.post() is Posted.ACCEPTED
+    assert spool.bodies()[2]["counters"] == []
+
+
+def test_an_unacknowledged_report_is_sent_again_byte_for_byte_before_anything_new(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(500, {}, b"")]
+    assert spool.post() is Posted.UNREACHABLE
+    spool.outcomes.count(DELTA)
+    spool.outcomes.record(Outcome.RETURNED, 1)
+    spool.open()  # another process
+    assert spool.post() is Posted.UNREACHABLE
+    spool.server.answers = []
+    assert spool.post() is Posted.ACCEPTED
+    posts = [body for _, body in spool.server.posts]
+    assert posts[0] == posts[1] == posts[2]
+    assert json.loads(posts[3])["sequence"] == START + 1
+    assert json.loads(posts[3])["outcomes"][0]["outcome"] == "Returned"
+    assert json.loads(posts[3])["counters"][0]["requests"] == 10
+    assert len(posts) == 4
+
+
+def test_a_lost_acknowledgement_does_not_count_anything_twice(spool: Spool) -> None:
+    """The server that took a sequence number ignores it later, so what it holds must be all of that report."""
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(504, {}, b"")]  # taken in, but the answer was lost on the way
+    spool.post()
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(200, {}, b'{"accepted":true}')]
+    assert spool.post() is Posted.ACCEPTED
+    by_sequence = {body["sequence"]: body for body in spool.bodies()}
+    assert sum(body["counters"][0]["requests"] for body in by_sequence.values()) == 20
+
+
+def test_no_server_is_not_an_error(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    assert spool.post("http://127.0.0.1:9") is Posted.UNREACHABLE
+    assert spool.post("http://[bad") is Posted.UNREACHABLE
+    assert spool.post() is Posted.ACCEPTED
+    assert spool.bodies()[0]["counters"][0]["requests"] == 10
+
+
+@pytest.mark.parametrize(
+    ("header", "wait"), [("120", 120), ("Sun, 22 Nov 2026 12:02:00 GMT", 120), ("999999999", 86400)]
+)
+def test_the_server_may_ask_to_wait(spool: Spool, header: str, wait: float) -> None:
+    spool.server.answers = [(429, {"Retry-After": header}, b"")]
+    assert spool.post() is Posted.UNREACHABLE
+    spool.server.clear()
+    spool.server.answers = []
+    spool.clock.advance(wait - 1)
+    assert spool.post() is Posted.WAITING
+    assert spool.server.requests == []
+    spool.clock.advance(1)
+    assert spool.post() is Posted.ACCEPTED
+
+
+@pytest.mark.parametrize("header", ["", "soon", "-5", "9" * 400, "Sun, 22 Nov"])
+def test_a_strange_retry_after_is_no_reason_to_wait_for_ever(spool: Spool, header: str) -> None:
+    spool.server.answers = [(503, {"Retry-After": header} if header else {}, b"")]
+    spool.post()
+    spool.server.answers = []
+    assert spool.post() is Posted.ACCEPTED
+
+
+def test_a_report_that_is_refused_for_good_does_not_block_the_next(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(422, {}, b"{}"), (202, {}, b"{}")]
+    assert spool.post() is Posted.REFUSED
+    spool.outcomes.record(Outcome.ROLLED_BACK, 2)
+    assert spool.post() is Posted.ACCEPTED
+    assert spool.bodies()[1]["counters"] == []
+    assert spool.bodies()[1]["outcomes"][0]["outcome"] == "RolledBack"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 302])
+def test_a_refusal_that_may_end_keeps_the_report(spool: Spool, status: int) -> None:
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(status, {}, b"")]
+    assert spool.post() is Posted.UNREACHABLE
+    spool.server.answers = []
+    assert spool.post() is Posted.ACCEPTED
+    assert spool.bodies()[-2]["counters"][0]["requests"] == 10
+
+
+def test_counters_of_one_release_and_arm_add_up(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.outcomes.count(dataclasses.replace(DELTA, latency_device={100: 1, 101: 2}))
+    spool.outcomes.count(dataclasses.replace(DELTA, arm="holdback"))
+    spool.open()
+    spool.post()
+    counters = spool.bodies()[0]["counters"]
+    assert [(entry["arm"], entry["requests"]) for entry in counters] == [("candidate", 20), ("holdback", 10)]
+    assert counters[0]["latency_us"] == {"device": [[100, 10], [101, 2]], "cloud": [[200, 2]]}
+
+
+def test_the_spool_is_bounded_and_the_newest_stay(spool: Spool) -> None:
+    for i in range(80):
+        spool.outcomes.record(Outcome.CANARY_FAILED, i % 2 + 1 + i, "é" * 500)
+        spool.outcomes.count(
+            dataclasses.replace(DELTA, release=i + 1, latency_device=dict.fromkeys(range(384), 10**12))
+        )
+    spool.post()
+    assert len(spool.server.posts[0][1]) <= 60_000
+    body = spool.bodies()[0]
+    assert body["counters"][-1]["release"] == 80
+    assert body["outcomes"][-1]["release"] == 81
+    assert len(body["outcomes"]) <= 64
+    assert all(len(entry["detail"]) <= 200 for entry in body["outcomes"])
+
+
+def test_unchanged_is_no_news_and_a_repetition_is_one_entry(spool: Spool) -> None:
+    spool.outcomes.record(Outcome.UNCHANGED, 2)
+    for i in range(5):
+        spool.outcomes.record(Outcome.SERVER_UNREACHABLE, None, f"try {i}")
+    spool.outcomes.record(Outcome.INSTALLED, 2)
+    spool.post()
+    assert [(entry["outcome"], entry["detail"]) for entry in spool.bodies()[0]["outcomes"]] == [
+        ("ServerUnreachable", "try 4"),
+        ("Installed", ""),
+    ]
+
+
+def test_a_damaged_spool_starts_again_above_every_number_used_before(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.post()
+    (spool.folder / "outcomes.json").write_bytes(b"{}")
+    spool.clock.advance(3600)
+    spool.open()
+    spool.post()
+    first, second = (body["sequence"] for body in spool.bodies())
+    assert second > first
+
+
+def test_a_full_disk_is_still_reported(tmp_path: Path, server: StaticServer) -> None:
+    spool = Spool(tmp_path / "state", server, disk=FullDisk(1))
+    spool.outcomes.record(Outcome.DOWNLOAD_NO_SPACE, 3, "no space left")
+    spool.outcomes.count(DELTA)
+    assert spool.post() is Posted.ACCEPTED
+    assert spool.bodies()[0]["outcomes"][0]["outcome"] == "DownloadNoSpace"
+
+
+def test_without_a_plan_the_arm_is_none(spool: Spool) -> None:
+    with default_client("http://") as client:
+        spool.outcomes.post(client, spool.server.url + "/", None, running=None, plan=None)
+    body = spool.bodies()[0]
+    assert (body["arm"], body["rollout"], body["attempt"], body["running"]) == ("none", None, None, None)
+    assert "authorization" not in spool.server.requests[0][2]
