@@ -10,15 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from edge_runtime.errors import ConfigurationError
 from edge_runtime.hybrid.breaker import BreakerPolicy
 from edge_runtime.hybrid.deferral import deferred
 from edge_runtime.prediction import Reason
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Mode", "Route", "RoutingPolicy", "after_local", "first"]
 
@@ -40,8 +37,8 @@ class RoutingPolicy:
     training did not see: ``refuse`` raises `InputOutOfRange`, ``route`` asks the cloud, ``accept`` predicts and counts.
     ``largest_local_bytes`` sends larger inputs to the cloud. ``cloud_timeout_s`` bounds a whole cloud call, checked
     between reads. The cache keeps at most ``cache_bytes`` of cloud answers for ``cache_age_s``; 0 switches it off.
-    ``static_default`` is the last link of the fallback chain: outputs by name, or empty for an answer without output;
-    None means that `NoAnswer` is raised instead.
+    ``static_default`` is the last link of the fallback chain: arrays or nested lists by output name, or an empty
+    mapping for an answer without output; None means that `NoAnswer` is raised instead.
     """
 
     mode: Mode = Mode.PREFER_ON_DEVICE
@@ -54,7 +51,7 @@ class RoutingPolicy:
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     cache_bytes: int = 1_048_576
     cache_age_s: float = 900.0
-    static_default: Mapping[str, NDArray[Any]] | None = None
+    static_default: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.bundle.limits import CONFIDENCE_BINS, MAX_CLASS_CELLS
-from edge_runtime.telemetry.layout import CLASSES, CONFIDENCE, REASONS, Layout
+from edge_runtime.telemetry.layout import CLASSES, CONFIDENCE, LATENCY_CLOUD, LATENCY_DEVICE, REASONS, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +36,17 @@ class Histograms:
         self._pending_bytes = 0
 
     def observe(
-        self, inputs: Mapping[str, NDArray[Any]], index: int | None, confidence: float | None, reason: int
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        index: int | None,
+        confidence: float | None,
+        reason: int,
+        device: int | None = None,
+        cloud: int | None = None,
     ) -> None:
-        """Count one answered example. ``inputs`` have a first axis of length 1; ``index`` is the class, ``confidence``
-        0 to 1, ``reason`` a cell of ``reasons``."""
+        """Count one answered example. ``inputs`` have a first axis of length 1; without the inputs that features need,
+        the features are not counted. ``index`` is the class, ``confidence`` 0 to 1; ``reason``, ``device`` and
+        ``cloud`` are cells of ``reasons`` and of the two latencies."""
         counts = self._counts
         with self._lock:
             counts[REASONS][reason] += 1
@@ -47,7 +54,11 @@ class Histograms:
                 counts[CLASSES][index if index < MAX_CLASS_CELLS else MAX_CLASS_CELLS - 1] += 1
             if confidence is not None:
                 counts[CONFIDENCE][min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
-        if self._inputs:
+            if device is not None:
+                counts[LATENCY_DEVICE][device] += 1
+            if cloud is not None:
+                counts[LATENCY_CLOUD][cloud] += 1
+        if self._inputs and inputs:
             self._keep(inputs)
 
     def count(self, histogram: str, cell: int, times: int = 1) -> None:

@@ -1,0 +1,367 @@
+"""EdgeRuntime: what an app embeds.
+
+Nothing here imports NumPy or an engine before `EdgeRuntime.open`; httpx and tuf load with the first update, report,
+upload or cloud call.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from edge_runtime.errors import ConfigurationError, InvalidName, NoModel, RuntimeClosed
+from edge_runtime.hybrid.policy import Mode, RoutingPolicy
+
+if TYPE_CHECKING:
+    import httpx
+    from numpy.typing import NDArray
+
+    from edge_runtime.answering import Answering
+    from edge_runtime.background import Background
+    from edge_runtime.clock import Clock
+    from edge_runtime.device import Device
+    from edge_runtime.disk import Disk
+    from edge_runtime.hybrid.breaker import Breaker
+    from edge_runtime.hybrid.client import CloudClient
+    from edge_runtime.prediction import Prediction
+    from edge_runtime.telemetry.wire import PrivacyMode
+    from edge_runtime.update.updater import CheckResult
+    from edge_runtime.upkeep import Upkeep
+
+__all__ = ["EdgeRuntime", "Factory"]
+
+SECONDS_A_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """The bundle that an app ships, with the sha256 (hex) of the whole file, which the app pins."""
+
+    path: str | PathLike[str]
+    sha256: str = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise ConfigurationError("Factory.sha256 must be the 64 lower-case hex digits of the bundle's sha256")
+
+
+class EdgeRuntime:
+    """One model on one device. Thread-safe. Open it with `open`, and `close` it or use it as a context manager."""
+
+    def __init__(self, upkeep: Upkeep, answering: Answering, background: Background | None, device: Device) -> None:
+        """For `open`."""
+        self._upkeep = upkeep
+        self._answering = answering
+        self._background = background
+        self._device = device
+        self._gate = threading.Condition(threading.Lock())
+        self._running = 0
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        state: str | PathLike[str],
+        *,
+        model: str,
+        root: bytes | str | PathLike[str] | None = None,
+        server: str | None = None,
+        channel: str = "stable",
+        factory: Factory | None = None,
+        policy: RoutingPolicy | None = None,
+        token: str | None = None,
+        device: Device | None = None,
+        engines: Sequence[str] = ("onnx", "tflite"),
+        cloud: str | None = None,
+        cloud_token: str | None = None,
+        telemetry: Literal["central", "plain", "off"] = "central",
+        threads: int = 1,
+        interpreters: int = 1,
+        commit_after: int = 20,
+        background: bool = True,
+        update_interval_s: float = 1800.0,
+        http: Callable[[], httpx.Client] | None = None,
+        clock: Clock | None = None,
+        disk: Disk | None = None,
+    ) -> EdgeRuntime:
+        """Open the state folder and load the release in it, or the factory bundle's.
+
+        ``root`` is TUF's root metadata (its bytes, or a path) that updates are trusted by; ``server`` the base URL for
+        updates and reports; ``token`` the fleet's. ``cloud`` is the base URL of an Open Inference Protocol endpoint,
+        by default the server. ``engines`` are the artifact targets to use, best first. ``telemetry`` is the privacy
+        mode; ``plain`` is for fleets without personal data. ``threads`` may be used by one run of the engine;
+        ``interpreters`` bounds the copies of a model that a non-re-entrant engine makes for concurrent calls. A new
+        release is committed after ``commit_after`` good predictions. With ``background``, a thread checks for updates
+        and reports every ``update_interval_s``, starting after the first prediction; without it, call `update`,
+        `report` and `upload_telemetry`. ``http``, ``clock`` and ``disk`` are for tests.
+
+        Raises `ConfigurationError`, `NoModel`, `StoreLocked` and other `StoreError`, and for the factory bundle
+        `BundleError`, `UpdateError` where no artifact fits this device, and `EngineError`.
+        """
+        from edge_runtime.answering import Answering
+        from edge_runtime.background import Background
+        from edge_runtime.bundle import check_channel, check_model
+        from edge_runtime.clock import SystemClock
+        from edge_runtime.device import Device
+        from edge_runtime.outcomes import Outcomes
+        from edge_runtime.store import Store
+        from edge_runtime.telemetry.spool import Spool
+        from edge_runtime.update.updater import Updater
+        from edge_runtime.upkeep import Setup, Upkeep
+
+        policy = policy or RoutingPolicy()
+        cloud = cloud or server
+        try:
+            check_model(model)
+            check_channel(channel)
+        except InvalidName as error:
+            raise ConfigurationError(str(error)) from error
+        _check_options(policy, cloud, engines, threads, interpreters, commit_after, update_interval_s)
+        mode = _privacy_mode(telemetry)
+        trusted = _root_bytes(root, server)
+        folder, clock = Path(state), clock or SystemClock()
+
+        def today() -> int:
+            return int(clock.wall().timestamp() // SECONDS_A_DAY)
+
+        def connect(breaker: Breaker) -> CloudClient:
+            from edge_runtime.hybrid.client import CloudClient
+
+            return CloudClient(cloud or "", token if cloud_token is None else cloud_token, policy, breaker)
+
+        with ExitStack() as undo:
+            store = Store(folder, disk=disk)
+            undo.callback(store.close)
+            device = device or Device.detect(folder, disk=disk)
+            outcomes = Outcomes(folder, device=device, model=model, channel=channel, disk=disk, clock=clock)
+            spool = Spool(folder / "telemetry", store.disk, model=model, mode=mode, today=today)
+            updater = None
+            if server is not None and trusted is not None:
+                updater = Updater(
+                    store=store,
+                    device=device,
+                    model=model,
+                    channel=channel,
+                    root=trusted,
+                    server=server,
+                    engines=engines,
+                    http=http,
+                    clock=clock,
+                )
+            setup = Setup(
+                model=model,
+                device=device,
+                engines=tuple(engines),
+                policy=policy,
+                factory=factory,
+                server=server,
+                token=token,
+                threads=threads,
+                interpreters=interpreters,
+                commit_after=commit_after,
+                http=http or _http_client,
+            )
+            upkeep = Upkeep(setup, store, outcomes, spool, updater)
+            upkeep.open()
+            worker = None
+            if background:
+                chores = [upkeep.update, upkeep.report, upkeep.upload_telemetry] if server is not None else []
+                worker = Background(upkeep.settle, chores, interval_s=update_interval_s)
+            answering = Answering(
+                policy,
+                None if cloud is None else connect,
+                milestones=frozenset({1, commit_after}),
+                milestone=worker.wake if worker is not None else _nothing,
+            )
+            undo.pop_all()
+        runtime = cls(upkeep, answering, worker, device)
+        if worker is not None:
+            worker.start()
+            if upkeep.loaded is None:
+                worker.wake()  # no prediction will come before there is a model
+        return runtime
+
+    def predict(self, inputs: Mapping[str, NDArray[Any]]) -> Prediction:
+        """Answer one example. ``inputs`` map the manifest's input names to arrays of exactly its dtype and shape, with
+        or without the batch axis; the cloud model's inputs may be added.
+
+        No I/O unless the cloud is asked. Raises `InputError` for inputs that are refused, `NoAnswer` where every link
+        of the fallback chain failed, `NoModel` where there is no release yet, and `RuntimeClosed`.
+        """
+        start = time.perf_counter()
+        self._enter()
+        try:
+            loaded = self._upkeep.loaded
+            if loaded is None:
+                return self._without_model(start)
+            return self._answering.one(loaded, inputs, start)
+        finally:
+            self._leave()
+
+    async def apredict(self, inputs: Mapping[str, NDArray[Any]]) -> Prediction:
+        """`predict` in a thread, for apps that run an event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.predict, inputs)
+
+    def predict_batch(self, batch: Sequence[Mapping[str, NDArray[Any]]]) -> list[Prediction]:
+        """Answer many examples, all with the same release, in one run of the engine where it has a batch axis.
+
+        Each is answered as `predict` would. One that is refused raises its `InputError` before anything is run.
+        """
+        start = time.perf_counter()
+        self._enter()
+        try:
+            loaded = self._upkeep.loaded
+            if loaded is None:
+                return [self._without_model(start) for _ in batch]
+            return self._answering.many(loaded, batch, start)
+        finally:
+            self._leave()
+
+    def update(self) -> CheckResult:
+        """Check for an update now, and use the release that the plan asks for. What goes wrong with the check is an
+        `Outcome` of the result. Raises `ConfigurationError` without a server, `StoreError` and `RuntimeClosed`."""
+        self._check_open()
+        return self._upkeep.update()
+
+    def report(self) -> bool:
+        """Send outcomes and counters to the server now; whether it took them. They are kept until it does."""
+        self._check_open()
+        return self._upkeep.report()
+
+    def telemetry_report(self, day: int | None = None) -> bytes:
+        """The encoded report of ``day`` (days since 1970-01-01), by default today's so far. Raises `ReportError`."""
+        self._check_open()
+        spool = self._upkeep.spool
+        return spool.report(spool.today if day is None else day)
+
+    def upload_telemetry(self) -> int:
+        """Send the telemetry of days that are over; returns how many reports the server took."""
+        self._check_open()
+        return self._upkeep.upload_telemetry()
+
+    @property
+    def release(self) -> int | None:
+        """The release that answers on this device now; None where there is none, or it is switched off."""
+        loaded = self._upkeep.loaded
+        return None if loaded is None or loaded.session is None else loaded.release
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, latencies and the last errors, as plain values that JSON can hold."""
+        from edge_runtime.summary import summary
+
+        return summary(self._upkeep, self._answering, self._background, self._device)
+
+    def close(self) -> None:
+        """Wait for predictions under way and for an update step that is running, then keep what was counted. Closing
+        twice is fine. Raises `StoreError` where it could not be kept; the folder is released in any case."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+        with ExitStack() as last:
+            last.callback(self._upkeep.store.close)
+            if self._background is not None:
+                self._background.stop()
+            with self._gate:
+                while self._running:
+                    self._gate.wait()
+            last.callback(self._answering.close)
+            self._upkeep.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _enter(self) -> None:
+        with self._gate:
+            if self._closed:
+                raise RuntimeClosed("this EdgeRuntime was closed; open another one")
+            self._running += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._running -= 1
+            if self._closed and not self._running:
+                self._gate.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeClosed("this EdgeRuntime was closed; open another one")
+
+    def _without_model(self, start: float) -> Prediction:
+        answer = self._answering.without_model(start)
+        if answer is None:
+            raise NoModel("no release is installed yet: call update, or give EdgeRuntime.open a factory bundle")
+        return answer
+
+
+def _check_options(
+    policy: RoutingPolicy,
+    cloud: str | None,
+    engines: Sequence[str],
+    threads: int,
+    interpreters: int,
+    commit_after: int,
+    update_interval_s: float,
+) -> None:
+    if cloud is None and policy.mode in (Mode.PREFER_IN_CLOUD, Mode.ONLY_IN_CLOUD):
+        raise ConfigurationError(
+            f"mode {policy.mode.value} needs a cloud endpoint: give EdgeRuntime.open cloud or server"
+        )
+    unknown = [name for name in engines if name not in ("onnx", "tflite")]
+    if unknown or not engines or isinstance(engines, str):
+        raise ConfigurationError(f"engines must be some of onnx and tflite, not {engines!r}")
+    if min(threads, interpreters, commit_after) < 1 or not update_interval_s > 0:
+        raise ConfigurationError("threads, interpreters, commit_after and update_interval_s must be positive")
+
+
+def _privacy_mode(telemetry: str) -> PrivacyMode:
+    from edge_runtime.telemetry.wire import PrivacyMode
+
+    if telemetry == "local":
+        raise ConfigurationError("telemetry mode local is not in this version; use central, plain or off")
+    if telemetry not in ("central", "plain", "off"):
+        raise ConfigurationError(f"telemetry must be central, plain or off, not {telemetry!r}")
+    return PrivacyMode[telemetry.upper()]
+
+
+def _root_bytes(root: bytes | str | PathLike[str] | None, server: str | None) -> bytes | None:
+    if root is None:
+        if server is not None:
+            raise ConfigurationError(
+                "a server needs root metadata to be trusted by: give EdgeRuntime.open its root.json"
+            )
+        return None
+    if isinstance(root, bytes):
+        return root
+    try:
+        return Path(root).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the root metadata {root}: {error.strerror}") from error
+
+
+def _http_client() -> httpx.Client:
+    import httpx
+
+    return httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0))
+
+
+def _nothing() -> None:
+    """For a runtime without a background thread."""
