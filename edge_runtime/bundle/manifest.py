@@ -159,7 +159,10 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What a device must have. Empty tuples and zero mean no requirement. ``arch`` as in ``platform.machine()``."""
+    """What a device must have. Empty tuples and zero mean no requirement.
+
+    ``arch`` as in ``platform.machine()``, ``os`` as in ``platform.system()`` in lower case.
+    """
 
     arch: tuple[str, ...] = ()
     os: tuple[str, ...] = ()

@@ -108,7 +108,7 @@ def manifest(**changes: Any) -> Manifest:
                 in_graph="normalise\nper axis", caller="", examples=file_ref("examples.npz", FILES["examples.npz"])
             ),
             artifacts=(artifact(FILES["model-fp32.onnx"], FILES["model-fp32.onnx.golden.npz"]),),
-            requirements=Requirements(arch=("x86_64", "arm64"), os=("Linux",), ram_bytes=1 << 20),
+            requirements=Requirements(arch=("x86_64", "arm64"), os=("linux",), ram_bytes=1 << 20),
             hybrid=Hybrid(model="exercise-teacher", releases=(1,), inputs=(CONTEXT, WINDOW)),
             lineage=Lineage(
                 dataset="shoulder exercises",
