@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,11 +53,12 @@ def run_canary(slot: Slot, *, timeout_s: float = TIMEOUT_S) -> None:
     raise _failed(slot, detail or f"its process ended with {done.returncode}")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The child: ``SLOT_DIR ARTIFACT MANIFEST_SHA256``. Returns the exit status."""
+def main(arguments: Sequence[str], *, limit: Callable[[int], None]) -> int:
+    """The child: ``SLOT_DIR ARTIFACT MANIFEST_SHA256``. ``limit`` is told how many bytes the model may take. Returns
+    the exit status."""
     folder, artifact, digest = arguments
     try:
-        detail = _check(Path(folder), artifact, digest)
+        detail = _check(Path(folder), artifact, digest, limit)
     except EngineMissing as error:
         return _say(str(error), _NO_ENGINE)
     except EdgeshipError as error:
@@ -67,14 +68,14 @@ def main(arguments: Sequence[str]) -> int:
     return _say("passed", _PASSED) if detail is None else _say(detail, _FAILED)
 
 
-def _check(folder: Path, artifact: str, digest: str) -> str | None:
+def _check(folder: Path, artifact: str, digest: str, limit: Callable[[int], None]) -> str | None:
     """None if the artifact is good, else why not."""
     from edge_runtime import golden
     from edge_runtime.session import Session
     from edge_runtime.store import open_slot
 
     slot = open_slot(folder, artifact, digest)
-    _limit_memory(slot.artifact.bytes, slot.artifact.peak_memory_bytes)
+    limit(_ENGINE_BYTES + 8 * slot.artifact.bytes + 4 * (slot.artifact.peak_memory_bytes or 0))
     examples = golden.read(slot.read_golden())
     session = Session.load(slot.manifest, slot.artifact, slot.read_artifact())
     try:
@@ -84,16 +85,16 @@ def _check(folder: Path, artifact: str, digest: str) -> str | None:
     return None if result.passed else result.detail
 
 
-def _limit_memory(file_bytes: int, peak_bytes: int | None) -> None:
-    """Bound the address space, where the system can. Best effort: the time limit stands anyway."""
+def _limit_memory(more: int) -> None:
+    """Let this process take ``more`` bytes of address space, where the system can count it. Best effort: the time limit
+    stands anyway."""
     try:
         import resource
 
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (ImportError, OSError, ValueError, IndexError):
         return
-    now = pages * resource.getpagesize()
-    limit = now + _ENGINE_BYTES + 8 * file_bytes + 4 * (peak_bytes or 0)
+    limit = pages * resource.getpagesize() + more
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -128,4 +129,4 @@ def _failed(slot: Slot, why: str) -> UpdateError:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], limit=_limit_memory))
