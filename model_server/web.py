@@ -106,6 +106,8 @@ def problem(status: int, detail: str, kind: str) -> JSONResponse:
 
 _HEADERS: Mapping[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"www-authenticate": "Bearer"},
+    # Else uvicorn would go on reading the body that was refused.
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"connection": "close"},
     HTTPStatus.TOO_MANY_REQUESTS: {"retry-after": "1"},
 }
 

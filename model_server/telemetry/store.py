@@ -16,8 +16,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Table, delete, insert, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, insert, select, text, update
 
 from model_server.db.base import writing
 from model_server.errors import DuplicateReport, MalformedRequest, ReportRefused, ServerError
@@ -29,6 +28,30 @@ __all__ = ["add_reports", "close_days", "decode_cells", "encode_cells"]
 
 _ID_QUERY = 500  # bound parameters of one query
 _IDS = cast(Table, DailyIdRow.__table__)
+_OPEN = cast(Table, OpenCohortRow.__table__)
+
+# Statements are built once: a report that comes alone would spend most of its time on building them.
+_FIND_IDS = select(_IDS.c.daily_id).where(
+    _IDS.c.day == bindparam("on"), _IDS.c.daily_id.in_(bindparam("ids", expanding=True))
+)
+_ADD_IDS = insert(_IDS)
+_SAME_COHORT = and_(
+    _OPEN.c.day == bindparam("on"),
+    _OPEN.c.model == bindparam("of"),
+    _OPEN.c.release == bindparam("number"),
+    _OPEN.c.layout == bindparam("digest"),
+    _OPEN.c.arm == bindparam("side"),
+)
+_READ_SUMS = select(_OPEN.c.sums).where(_SAME_COHORT).with_for_update()
+_WRITE_SUMS = update(_OPEN).where(_SAME_COHORT).values(sums=bindparam("total"))
+_ADD_COHORT = insert(_OPEN).values(
+    day=bindparam("on"),
+    model=bindparam("of"),
+    release=bindparam("number"),
+    layout=bindparam("digest"),
+    arm=bindparam("side"),
+    sums=bindparam("total"),
+)
 
 
 def encode_cells(cells: NDArray[np.int64]) -> bytes:
@@ -61,8 +84,9 @@ def add_reports(
             else:
                 answers[i] = MalformedRequest("a histogram's shift is not the smallest that fits its counts")
     with writing(engine) as session:
+        connection = session.connection()
         oldest = open_since()  # asked inside the transaction, which a closing of days cannot overlap
-        seen = _known_ids(session, [batch[i] for i in vectors])
+        seen = _known_ids(connection, [batch[i] for i in vectors])
         fresh: list[dict[str, object]] = []
         for i in list(vectors):
             identity = (batch[i].key.day, batch[i].daily_id)
@@ -77,42 +101,31 @@ def add_reports(
             seen.add(identity)
             fresh.append({"day": identity[0], "daily_id": identity[1]})
         if fresh:
-            session.connection().execute(insert(_IDS), fresh)
+            connection.execute(_ADD_IDS, fresh)
         for key, members in groups.items():
             accepted = [vectors[i] for i in members if i in vectors]
             if accepted:
-                _add(session, key, np.sum(accepted, axis=0))
+                _add(connection, key, np.sum(accepted, axis=0))
     return answers
 
 
-def _known_ids(session: Session, reports: Sequence[Submission]) -> set[tuple[date, bytes]]:
+def _known_ids(connection: Connection, reports: Sequence[Submission]) -> set[tuple[date, bytes]]:
     known: set[tuple[date, bytes]] = set()
     for day in {report.key.day for report in reports}:
         ids = [report.daily_id for report in reports if report.key.day == day]
         for start in range(0, len(ids), _ID_QUERY):
-            query = select(DailyIdRow.daily_id).where(
-                DailyIdRow.day == day, DailyIdRow.daily_id.in_(ids[start : start + _ID_QUERY])
-            )
-            known.update((day, daily_id) for daily_id in session.execute(query).scalars())
+            found = connection.execute(_FIND_IDS, {"on": day, "ids": ids[start : start + _ID_QUERY]})
+            known.update((day, daily_id) for daily_id in found.scalars())
     return known
 
 
-def _add(session: Session, key: CohortKey, vector: NDArray[np.int64]) -> None:
-    identity = (key.day, key.model, key.release, key.layout, key.arm)
-    row = session.get(OpenCohortRow, identity, with_for_update=True)
-    if row is None:
-        session.add(
-            OpenCohortRow(
-                day=key.day,
-                model=key.model,
-                release=key.release,
-                layout=key.layout,
-                arm=key.arm,
-                sums=encode_cells(vector),
-            )
-        )
+def _add(connection: Connection, key: CohortKey, vector: NDArray[np.int64]) -> None:
+    cohort = {"on": key.day, "of": key.model, "number": key.release, "digest": key.layout, "side": key.arm}
+    before = connection.execute(_READ_SUMS, cohort).scalar_one_or_none()
+    if before is None:
+        connection.execute(_ADD_COHORT, {**cohort, "total": encode_cells(vector)})
     else:
-        row.sums = encode_cells(decode_cells(row.sums) + vector)
+        connection.execute(_WRITE_SUMS, {**cohort, "total": encode_cells(decode_cells(before) + vector)})
 
 
 def close_days(

@@ -7,6 +7,7 @@ model, so that predicted classes and confidences are those of a real, imperfect 
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from edge_runtime.bundle import Feature, Manifest, TensorSpec
 from edge_runtime.bundle.manifest import Reference
 from edge_runtime.telemetry.features import feature_cells
+from edge_runtime.telemetry.histograms import Histograms
 from edge_runtime.telemetry.layout import CLASSES, CONFIDENCE, LATENCY_CLOUD, LATENCY_DEVICE, REASONS, Layout
+from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, encode_report
 from tests.support import bundles
 
 AXES = ("ax", "ay", "az", "gx", "gy", "gz")
@@ -211,6 +214,34 @@ def wire_rows(counts: dict[str, NDArray[np.int64]]) -> NDArray[np.uint8]:
         assert counts[name].max() <= 255
         parts += [np.zeros((len(counts[name]), 1), np.uint8), counts[name].astype(np.uint8)]
     return np.concatenate(parts, axis=1)
+
+
+def reports(
+    rows: NDArray[np.uint8],
+    day: int,
+    *,
+    release: int = 2,
+    arm: ReportArm = ReportArm.NONE,
+    mode: PrivacyMode = PrivacyMode.CENTRAL,
+    kind: str = "onnx/fp32",
+    model: str = "exercise",
+) -> list[bytes]:
+    """Whole reports, each under a fresh daily id, from histograms in wire form."""
+    prefix, suffix = _header(release, arm, day, mode, kind, model)
+    return [prefix + secrets.token_bytes(16) + suffix + row.tobytes() for row in rows]
+
+
+@cache
+def _header(release: int, arm: ReportArm, day: int, mode: PrivacyMode, kind: str, model: str) -> tuple[bytes, bytes]:
+    header = ReportHeader(
+        mode=mode, arm=arm, release=release, day=day, daily_id=bytes(16), model=model, kind=layout().kind
+    )
+    data = encode_report(header, Histograms(layout()))
+    start = len(data) - layout().cells - len(layout().histograms)
+    encoded = layout().kind.encode()
+    other = kind.encode()
+    middle = data[30:start].replace(bytes([len(encoded)]) + encoded, bytes([len(other)]) + other)
+    return data[:14], middle
 
 
 @cache
