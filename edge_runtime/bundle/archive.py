@@ -177,13 +177,13 @@ class _Source:
         try:
             # Not blocking, so that a FIFO under this name cannot hang the caller; regular files ignore it.
             flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            stream = os.fdopen(os.open(self._origin, flags), "rb")
+            descriptor = os.open(self._origin, flags)
         except (OSError, ValueError) as error:  # ValueError: NUL in the path
             raise ArchiveError(f"cannot open it: {error}") from error
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            stream.close()
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
             raise ArchiveError("it is not a regular file")
-        return _Stream(stream)
+        return _Stream(os.fdopen(descriptor, "rb"))
 
 
 class _Stream:

@@ -95,10 +95,10 @@ def _check_artifact(artifact: Artifact, manifest: Manifest, path: str) -> None:
             raise ManifestError("needs labels: it is a softmax over them", key_path=f"{path}.confidence")
         if not scores.dtype.startswith("float"):
             raise ManifestError("needs a first output of float logits", key_path=f"{path}.confidence")
-        last = scores.shape[-1] if scores.shape else 1
-        if last != len(manifest.labels):
+        axes = _example_axes(scores)
+        if math.prod(axis if isinstance(axis, int) else 0 for axis in axes) != len(manifest.labels):
             raise ManifestError(
-                f"needs a first output whose last axis has one logit a label ({len(manifest.labels)}), not {last!r}",
+                f"needs a first output of one logit a label ({len(manifest.labels)}), not of shape {list(axes)}",
                 key_path=f"{path}.confidence",
             )
     if artifact.reference is not None:
@@ -127,9 +127,11 @@ def _check_reference(reference: Reference, manifest: Manifest, path: str) -> Non
 def _check_feature(feature: Feature, tensor: TensorSpec | None, path: str) -> None:
     if tensor is None:
         raise ManifestError(f"{feature.input!r} is not one of the inputs", key_path=f"{path}.input")
-    axes = tensor.shape[1:] if tensor.shape[:1] == ("batch",) else tensor.shape
+    axes = _example_axes(tensor)
     last = axes[-1] if axes else 1
-    if isinstance(last, int) and feature.index >= last:
+    if not isinstance(last, int):
+        raise ManifestError(f"the last axis of {feature.input!r} has no fixed size", key_path=f"{path}.input")
+    if feature.index >= last:
         raise ManifestError(f"the last axis of {feature.input!r} has {last} elements", key_path=f"{path}.index")
     if feature.reduce == "value" and any(axis != 1 for axis in axes[:-1]):
         raise ManifestError(
@@ -140,6 +142,11 @@ def _check_feature(feature: Feature, tensor: TensorSpec | None, path: str) -> No
         if low >= high:
             raise ManifestError("edges must ascend, no two equal", key_path=f"{path}.edges[{i + 1}]")
     _check_sum(feature.shares, f"{path}.shares")
+
+
+def _example_axes(tensor: TensorSpec) -> tuple[int | str, ...]:
+    """The axes of one example."""
+    return tensor.shape[1:] if tensor.shape[:1] == ("batch",) else tensor.shape
 
 
 def _check_sum(shares: Sequence[float], path: str) -> None:

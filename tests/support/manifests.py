@@ -94,13 +94,14 @@ def features(draw: st.DrawFn, name: str, inputs: tuple[TensorSpec, ...]) -> Feat
     tensor = draw(st.sampled_from(inputs))
     axes = tensor.shape[1:] if tensor.shape[:1] == ("batch",) else tensor.shape
     last = axes[-1] if axes else 1
+    assert isinstance(last, int)
     reductions = [r for r in REDUCTIONS if r != "value" or all(axis == 1 for axis in axes[:-1])]
     edges = draw(st.lists(finite, min_size=17, max_size=17, unique=True).map(sorted))
     return Feature(
         name=name,
         input=tensor.name,
         reduce=draw(st.sampled_from(reductions)),
-        index=draw(st.integers(0, last - 1 if isinstance(last, int) else 2**28 - 1)),
+        index=draw(st.integers(0, last - 1)),
         edges=tuple(edges),
         shares=draw(histograms(19)),
     )
@@ -108,9 +109,10 @@ def features(draw: st.DrawFn, name: str, inputs: tuple[TensorSpec, ...]) -> Feat
 
 @st.composite
 def references(draw: st.DrawFn, inputs: tuple[TensorSpec, ...], labels: tuple[str, ...]) -> Reference:
-    names = draw(st.lists(text(), max_size=3, unique=True))
+    sized = tuple(t for t in inputs if t.shape in ((), ("batch",)) or isinstance(t.shape[-1], int))
+    names = draw(st.lists(text(), max_size=3, unique=True)) if sized else []
     return Reference(
-        features=tuple(draw(features(name, inputs)) for name in names),
+        features=tuple(draw(features(name, sized)) for name in names),
         classes=draw(histograms(class_cells(labels))) if labels else (),
         confidence=draw(histograms(20)) if labels else (),
     )

@@ -155,13 +155,22 @@ def test_copying_writes_the_file_and_passes_errors_of_its_target_on(path: Path) 
         open_bundle(path).copy("model-fp32.onnx", Full())
 
 
+def open_files() -> int:
+    """How many files this process has open, where the system tells."""
+    folder = Path("/proc/self/fd")
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
 def test_what_cannot_be_read_is_an_archive_error_that_names_the_path(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()
-    for name in ("missing", "fifo", "empty", ".", "a\0b"):
+    (tmp_path / "link").symlink_to("missing")
+    before = open_files()
+    for name in ("missing", "fifo", "empty", ".", "link", "a\0b"):
         with pytest.raises(ArchiveError) as caught:
             open_bundle(tmp_path / name)
         assert str(tmp_path) in str(caught.value)
+    assert open_files() == before
 
 
 def test_errors_about_the_content_name_the_path_too(path: Path) -> None:

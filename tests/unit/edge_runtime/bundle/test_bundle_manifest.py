@@ -287,6 +287,10 @@ def test_confidence_needs_one_float_logit_a_label() -> None:
     assert refusal(lambda d: bundles.put(d, "outputs[0].shape", ["batch", 4])).key_path == where
     assert refusal(lambda d: bundles.put(d, "outputs[0].shape", ["batch", "classes"])).key_path == where
     assert refusal(lambda d: bundles.put(d, "outputs[0].shape", [])).key_path == where
+    assert refusal(lambda d: bundles.put(d, "outputs[0].shape", ["batch", 2, 3])).key_path == where
+    assert refusal(lambda d: bundles.put(d, "outputs[0].shape", ["time", 3])).key_path == where
+    for shape in ([3], ["batch", 1, 3]):
+        accepted(lambda d, s=shape: bundles.put(d, "outputs[0].shape", s))  # type: ignore[misc]
     assert refusal(lambda d: bundles.put(d, "outputs[0].dtype", "int8")).key_path == where
     assert refusal(lambda d: d.update(labels=[])).key_path == where
 
@@ -332,6 +336,16 @@ def test_value_takes_a_single_element() -> None:
         accepted(lambda d, s=shape: change(d, s))  # type: ignore[misc]
     for shape in (["batch", 100, 6], ["batch", "time", 6], [2, 6]):
         assert refusal(lambda d, s=shape: change(d, s)).key_path.endswith(".reduce")  # type: ignore[misc]
+
+
+def test_a_feature_needs_a_last_axis_of_fixed_size() -> None:
+    def change(document: dict[str, Any], shape: list[int | str]) -> None:
+        document["inputs"][0]["shape"] = shape
+        document["hybrid"] = None
+
+    accepted(lambda d: change(d, ["batch", "time", 6]))
+    for shape in (["batch", "time"], ["time"], ["batch", 6, "time"]):
+        assert refusal(lambda d, s=shape: change(d, s)).key_path.endswith("features[0].input")  # type: ignore[misc]
 
 
 def test_lists_are_capped() -> None:
