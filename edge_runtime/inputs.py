@@ -62,7 +62,7 @@ class InputCheck:
                     raise WrongInputs(f"input {tensor.name!r} is missing; the model takes {sorted(self._known)}")
                 continue
             feed[tensor.name] = checked = tensor.example(array)
-            if not tensor.inside(checked):
+            if not tensor.inside(array):
                 outside = (*outside, tensor.name)
             given += 1
             size += checked.nbytes

@@ -152,10 +152,13 @@ def judge(loaded: Loaded, outputs: dict[str, NDArray[Any]]) -> Local | Failure:
     given = {name: outputs[name][0] if batched else outputs[name] for name, batched in loaded.outputs}
     if not loaded.decides:
         return Local(given, None, None) if _finite(given.values()) else _NON_FINITE
-    scored = score_logits(given[loaded.first], loaded.temperature)
+    logits = given[loaded.first]
+    few = logits.ndim == 1 and logits.size <= FEW
+    scored = score(logits.tolist(), loaded.temperature) if few else score_logits(logits, loaded.temperature)
     if scored is None or (len(given) > 1 and not _finite(given.values())):
         return _NON_FINITE
-    return Local(given, scored[0], scored[1] if loaded.scored else None)
+    winner, confidence = scored
+    return Local(given, winner, confidence if loaded.scored else None)
 
 
 _NON_FINITE = Failure(Reason.NON_FINITE_OUTPUT, "the local model answered with NaN or infinity")
@@ -164,7 +167,7 @@ _NON_FINITE = Failure(Reason.NON_FINITE_OUTPUT, "the local model answered with N
 def score_logits(logits: NDArray[Any], temperature: float) -> tuple[int, float] | None:
     """`edge_runtime.hybrid.deferral.score` of an array of any shape, in NumPy where there are many classes."""
     if logits.size <= FEW:
-        return score(logits.tolist() if logits.ndim == 1 else logits.reshape(-1).tolist(), temperature)
+        return score(logits.reshape(-1).tolist(), temperature)
     values = logits.reshape(-1).astype(np.float64)
     largest = values.max()
     if not (np.isfinite(largest) and np.isfinite(values.min())):

@@ -61,7 +61,8 @@ class EdgeRuntime:
         self._answering = answering
         self._background = background
         self._device = device
-        self._gate = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._running = 0
         self._closed = False
 
@@ -196,7 +197,10 @@ class EdgeRuntime:
         of the fallback chain failed, `NoModel` where there is no release yet, and `RuntimeClosed`.
         """
         start = time.perf_counter()
-        self._enter()
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            self._running += 1
         try:
             loaded = self._upkeep.loaded
             if loaded is None:
@@ -217,7 +221,10 @@ class EdgeRuntime:
         Each is answered as `predict` would. One that is refused raises its `InputError` before anything is run.
         """
         start = time.perf_counter()
-        self._enter()
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            self._running += 1
         try:
             loaded = self._upkeep.loaded
             if loaded is None:
@@ -267,7 +274,7 @@ class EdgeRuntime:
     def close(self) -> None:
         """Wait for predictions under way and for an update step that is running, then keep what was counted. Closing
         twice is fine. Raises `StoreError` where it could not be kept; the folder is released in any case."""
-        with self._gate:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -275,9 +282,9 @@ class EdgeRuntime:
             last.callback(self._upkeep.store.close)
             if self._background is not None:
                 self._background.stop()
-            with self._gate:
+            with self._lock:
                 while self._running:
-                    self._gate.wait()
+                    self._idle.wait()
             last.callback(self._answering.close)
             self._upkeep.close()
 
@@ -289,21 +296,15 @@ class EdgeRuntime:
     ) -> None:
         self.close()
 
-    def _enter(self) -> None:
-        with self._gate:
-            if self._closed:
-                raise RuntimeClosed("this EdgeRuntime was closed; open another one")
-            self._running += 1
-
     def _leave(self) -> None:
-        with self._gate:
+        with self._lock:
             self._running -= 1
             if self._closed and not self._running:
-                self._gate.notify_all()
+                self._idle.notify_all()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeClosed("this EdgeRuntime was closed; open another one")
+            raise _closed()
 
     def _without_model(self, start: float) -> Prediction:
         answer = self._answering.without_model(start)
@@ -361,6 +362,10 @@ def _http_client() -> httpx.Client:
     import httpx
 
     return httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0))
+
+
+def _closed() -> RuntimeClosed:
+    return RuntimeClosed("this EdgeRuntime was closed; open another one")
 
 
 def _nothing() -> None:

@@ -1,7 +1,7 @@
 """Counts of one release on one device: the histograms of `Layout`, filled a batch at a time.
 
 Counting one example at a time would cost more than a small model does. So `observe` keeps a copy of the inputs that
-features are computed from, and works off some dozens of them at once; nothing else ever sees those copies.
+features are computed from, and works off some hundreds of them at once; nothing else ever sees those copies.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Histograms"]
 
-PENDING_EXAMPLES = 64
-PENDING_BYTES = 256 * 1024
+PENDING_EXAMPLES = 256
+PENDING_BYTES = 1 << 20
 
 
 class Histograms:
@@ -32,7 +32,7 @@ class Histograms:
         self._lock = threading.Lock()
         self._counts: dict[str, list[int]] = {name: [0] * cells for name, cells in layout.histograms}
         self._inputs = tuple(dict.fromkeys(feature.input for feature in layout.features))
-        self._pending: deque[dict[str, NDArray[Any]]] = deque()
+        self._pending: deque[list[NDArray[Any]]] = deque()
         self._pending_bytes = 0
 
     def observe(
@@ -101,9 +101,10 @@ class Histograms:
 
     def _keep(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         # Appending to and popping from a deque are atomic, so a full buffer never makes another thread wait.
-        copies = {name: inputs[name].copy() for name in self._inputs}
+        copies = [inputs[name].copy() for name in self._inputs]
         self._pending.append(copies)
-        self._pending_bytes += sum(copy.nbytes for copy in copies.values())
+        for copy in copies:
+            self._pending_bytes += copy.nbytes
         if len(self._pending) >= PENDING_EXAMPLES or self._pending_bytes >= PENDING_BYTES:
             self._work_off()
 
@@ -112,18 +113,21 @@ class Histograms:
 
         from edge_runtime.telemetry.features import feature_values
 
-        taken: list[dict[str, NDArray[Any]]] = []
+        taken: list[list[NDArray[Any]]] = []
         self._pending_bytes = 0
         while self._pending:
             try:
                 taken.append(self._pending.popleft())
             except IndexError:  # another thread took the last one
                 break
-        groups: dict[tuple[tuple[int, ...], ...], list[dict[str, NDArray[Any]]]] = {}
+        groups: dict[tuple[tuple[int, ...], ...], list[list[NDArray[Any]]]] = {}
         for example in taken:  # axes of any size make examples that cannot be stacked
-            groups.setdefault(tuple(array.shape for array in example.values()), []).append(example)
+            groups.setdefault(tuple(array.shape for array in example), []).append(example)
         for group in groups.values():
-            stacked = {name: np.concatenate([example[name] for example in group]) for name in self._inputs}
+            stacked = {
+                name: np.concatenate(arrays)
+                for name, arrays in zip(self._inputs, zip(*group, strict=True), strict=True)
+            }
             self._add(self._feature_counts(feature_values(self.layout.features, stacked)))
 
     def _feature_counts(self, values: NDArray[np.float64]) -> dict[str, NDArray[Any]]:

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_runtime import golden
+from edge_runtime import Factory, golden
 from edge_runtime.bundle import (
+    MANIFEST_FILE,
     Artifact,
     Confidence,
     Feature,
@@ -27,6 +28,9 @@ from edge_runtime.bundle import (
     Requirements,
     TensorSpec,
     golden_file,
+    target_path,
+    write_bundle,
+    write_manifest,
 )
 
 DATA = Path(__file__).parent.parent / "data"
@@ -126,6 +130,14 @@ class TinyRelease:
     @property
     def artifact(self) -> Artifact:
         return self.manifest.artifacts[0]
+
+    def factory(self, folder: Path) -> Factory:
+        """A bundle of this release in ``folder``."""
+        path = folder / f"{self.manifest.model}-{self.manifest.release}.bundle"
+        files: dict[str, bytes] = {MANIFEST_FILE: write_manifest(self.manifest), **self.files}
+        model, release = self.manifest.model, self.manifest.release
+        digest = write_bundle(path, {target_path(model, release, name): data for name, data in files.items()})
+        return Factory(path, sha256=digest)
 
 
 def release(
