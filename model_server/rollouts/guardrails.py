@@ -107,18 +107,17 @@ def waiting_for(seen: Observation, limits: Limits, *, compare: bool) -> tuple[st
     ``compare`` says whether there is a baseline that the holdback runs.
     """
     waits: list[str] = []
-    if seen.selected == 0 or seen.adopted == 0:
-        waits.append("a device that runs the candidate")
-    if seen.adopted < needed(seen, limits):
-        waits.append(f"{needed(seen, limits) - seen.adopted} more of {seen.selected} selected devices")
-    if seen.reports < limits.min_reports:
-        waits.append(f"{limits.min_reports - seen.reports} more reports of the candidate")
-    if seen.candidate.requests < limits.min_requests:
-        waits.append(f"{limits.min_requests - seen.candidate.requests} more requests of the candidate")
-    if compare and seen.control and seen.holdback.requests < limits.min_requests:
-        waits.append(f"{limits.min_requests - seen.holdback.requests} more requests of the holdback")
-    if seen.age_s < limits.soak_s:
-        waits.append(f"{limits.soak_s - seen.age_s:.0f} more seconds")
+    if seen.adopted == 0:
+        waits.append("a first device that runs the candidate")
+    for what, wanted, there in (
+        ("devices on the candidate", needed(seen, limits), seen.adopted),
+        ("reports of the candidate", limits.min_reports, seen.reports),
+        ("requests of the candidate", limits.min_requests, seen.candidate.requests),
+        ("requests of the holdback", limits.min_requests if compare and seen.control else 0, seen.holdback.requests),
+        ("seconds", math.ceil(limits.soak_s), int(seen.age_s)),
+    ):
+        if there < wanted:
+            waits.append(f"{what}: {there} of {wanted}")
     return tuple(waits)
 
 

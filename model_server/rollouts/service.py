@@ -82,9 +82,9 @@ class RolloutService:
                 session.flush()
                 enrol_known(session, row, now)
                 check_sizes(session, row)
+                record(session, row, now, "started", f"by {actor}", {"candidate": row.candidate})
                 begin_stage(session, row, 0, now)
                 plan = plan_of(row)
-                record(session, row, now, "started", f"by {actor}", {"candidate": row.candidate})
                 log(session, now, actor, "rollout.started", row, stages=list(request.stages), limits=row.limits)
             self._publisher.put_plan(plan)
             return row.id

@@ -1,0 +1,163 @@
+"""The command line's grammar."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from model_server.releases.staging import DEFAULT_CEILING
+from model_server.rollouts.guardrails import Limits
+
+__all__ = ["build_parser", "limit_option"]
+
+# Limits that people write as shares or durations; the others are plain numbers.
+_HELP = {
+    "install_failures": "share of devices that may fail to install",
+    "min_devices": "devices that must show a fault before it counts",
+    "silent": "share of devices that may be silent past the deadline",
+    "deadline_s": "seconds after which silence counts",
+    "errors": "share of the candidate's requests that may fail",
+    "errors_ratio": "and that share over the holdback's",
+    "fallbacks": "share of requests that may need the fallback chain",
+    "fallbacks_ratio": "and that share over the holdback's",
+    "refused": "share of inputs that may be refused",
+    "refused_ratio": "and that share over the holdback's",
+    "latency_ratio": "the candidate's P95 on the device over the holdback's",
+    "latency_floor_us": "a P95 difference below this is none, in microseconds",
+    "min_requests": "requests of each arm before a stage passes",
+    "min_reports": "reports of the candidate before a stage passes",
+    "adopted_share": "share of able devices on the candidate before a stage passes",
+    "soak_s": "seconds that a stage lasts at least",
+}
+
+
+def limit_option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgeship-server", description="Sign models, roll them out to a fleet, and stop the bad ones."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _local(commands)
+    _release(commands)
+    _rollout(commands)
+    status = _remote(commands.add_parser("status", help="roles, releases and rollouts of a server"))
+    status.set_defaults(run="status")
+    return parser
+
+
+def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = _json(commands.add_parser("init", help="make a server's folder: keys, first metadata, database"))
+    init.add_argument("directory", type=Path, metavar="DIR")
+    init.add_argument("--model", action="append", required=True, help="a model to serve; repeat for more")
+    init.add_argument("--person", action="append", required=True, help="who holds keys; at least three, as in alice")
+    init.add_argument("--passphrase-file", type=Path, help="encrypts the people's keys; asked for if left out")
+    init.set_defaults(run="init")
+
+    serve = commands.add_parser("serve", help="serve a folder that init made")
+    serve.add_argument("directory", type=Path, metavar="DIR")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8080, help="0 for a free one")
+    serve.add_argument("--ready-file", type=Path, help="written with the address once requests are accepted")
+    serve.set_defaults(run="serve")
+
+    keys = commands.add_parser("keys", help="who may sign what").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    listing = _json(keys.add_parser("list", help="every role with its threshold and its people"))
+    listing.add_argument("directory", type=Path, metavar="DIR")
+    listing.set_defaults(run="keys list")
+    delegate = _json(keys.add_parser("delegate", help="add a model: its two roles, signed by the targets keys"))
+    delegate.add_argument("model", metavar="MODEL")
+    delegate.add_argument("--dir", dest="directory", type=Path, required=True, metavar="DIR")
+    delegate.add_argument("--targets-key", action="append", type=Path, default=[], help="default: DIR/keys/targets-*")
+    delegate.add_argument("--releases-key", action="append", type=Path, default=[], help="default: DIR/keys/releases-*")
+    delegate.add_argument("--passphrase-file", type=Path)
+    delegate.set_defaults(run="keys delegate")
+
+
+def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    release = commands.add_parser("release", help="stage, sign and publish releases").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    stage = _remote(release.add_parser("stage", help="upload a bundle; the server checks it and writes the proposal"))
+    stage.add_argument("bundle", type=Path, metavar="BUNDLE")
+    stage.add_argument("--ceiling", default=DEFAULT_CEILING, help="largest share by age (default: %(default)s)")
+    stage.set_defaults(run="release stage")
+    sign = _remote(_numbered(release.add_parser("sign", help="review a proposal against your own bundle and sign it")))
+    sign.add_argument("--key", type=Path, required=True, help="your releases key file")
+    sign.add_argument("--passphrase-file", type=Path, help="opens the key; asked for if left out")
+    sign.add_argument("--bundle", type=Path, required=True, help="your own copy of the bundle")
+    sign.add_argument("--root", type=Path, help="the root you trust (default: root.json beside the key)")
+    sign.add_argument("--trust", type=Path, help="remembers what was verified (default: beside the key)")
+    sign.add_argument("--yes", action="store_true", help="sign without asking at a terminal")
+    sign.set_defaults(run="release sign")
+    for action, text in (
+        ("publish", "put a release that enough people signed in front of devices"),
+        ("show", "one release, its files and signatures"),
+        ("withdraw", "forget a release that is not published"),
+        ("revoke", "not in this version"),
+        ("set-floor", "not in this version"),
+    ):
+        command = _remote(_numbered(release.add_parser(action, help=text)))
+        command.set_defaults(run=f"release {action}")
+    listing = _remote(release.add_parser("list", help="the releases of a model"))
+    listing.add_argument("model", metavar="MODEL")
+    listing.set_defaults(run="release list")
+
+
+def _rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    rollout = commands.add_parser("rollout", help="move a channel from one release to the next").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    start = _remote(_channel(_numbered(rollout.add_parser("start", help="start a rollout"))))
+    start.add_argument("--stages", default="1%,10%,50%,all", help="counts, percentages, 'all' (default: %(default)s)")
+    start.add_argument("--holdback", default="5%", help="control group until completion (default: %(default)s)")
+    start.add_argument("--on-breach", choices=("halt", "rollback"), default="halt")
+    start.add_argument("--growth", choices=("auto", "manual"), default="manual")
+    start.add_argument("--baseline", type=int, help="default: the channel's last completed candidate")
+    start.add_argument("--predicate", help='JSON over device attributes, as in \'{"eq": ["arch", "arm64"]}\'')
+    start.add_argument("--salt", help="default: random; fix it to repeat a simulation")
+    limits = start.add_argument_group("guardrails")
+    for limit in fields(Limits):
+        limits.add_argument(
+            limit_option(limit.name), type=float, help=f"{_HELP[limit.name]} (default: {limit.default:g})"
+        )
+    start.set_defaults(run="rollout start")
+    for action, text in (
+        ("status", "plan, stages, events and counters"),
+        ("advance", "approve the next stage"),
+        ("halt", "adopters stay, nobody joins"),
+        ("rollback", "adopters return to the baseline"),
+        ("complete", "everybody, no holdback"),
+        ("disable", "no local inference of this model on this channel"),
+    ):
+        command = _remote(_channel(rollout.add_parser(action, help=text)))
+        command.add_argument("model", metavar="MODEL")
+        command.set_defaults(run=f"rollout {action}")
+
+
+def _numbered(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("release", type=int, metavar="N")
+    return parser
+
+
+def _channel(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--channel", default="stable")
+    return parser
+
+
+def _remote(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--server", help="address (or EDGESHIP_SERVER)")
+    parser.add_argument("--api-key", help="admin API key (or EDGESHIP_API_KEY)")
+    parser.add_argument("--credentials", type=Path, help="the credentials.json that init wrote, instead of --api-key")
+    return _json(parser)
+
+
+def _json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser

@@ -1,0 +1,166 @@
+"""`release`, `rollout` and `status`: what a release manager does to a server over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edge_runtime.bundle import check_channel, check_model
+from model_server.client import Client
+from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
+from model_server.errors import MalformedRequest, NotInThisVersion, SettingsError
+from model_server.releases.signing import sign_release
+from model_server.releases.signing_request import Review
+from model_server.rollouts.guardrails import Limits
+
+__all__ = ["connect", "run_remote"]
+
+Answer = dict[str, Any]
+
+
+def connect(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
+    """The server and API key from the options, else from the environment. Raises SettingsError without either."""
+    server = args.server or environment.get("EDGESHIP_SERVER")
+    if not server:
+        raise SettingsError("name the server: --server https://… or EDGESHIP_SERVER")
+    key = args.api_key or environment.get("EDGESHIP_API_KEY")
+    if args.credentials is not None:
+        try:
+            key = json.loads(args.credentials.read_text())["admin_api_key"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"{args.credentials} holds no admin_api_key: {error}") from error
+    if not key:
+        raise SettingsError("give the API key: --api-key, --credentials FILE or EDGESHIP_API_KEY")
+    return Client(server, key)
+
+
+def run_remote(
+    args: argparse.Namespace,
+    client: Client,
+    console: Console,
+    passphrase: Callable[[Path | None], bytes],
+    confirm: Callable[[str], bool],
+) -> Answer:
+    """Run one command; its answer is what ``--json`` prints. Tables go to ``console``."""
+    group, _, action = args.run.partition(" ")
+    if group == "status":
+        answer: Answer = client.get("/v1/status")
+        show_status(console, answer)
+        return answer
+    model = check_model(args.model) if "model" in args else ""
+    if group == "release":
+        return _release(args, action, model, client, console, passphrase, confirm)
+    return _rollout(args, action, model, client, console)
+
+
+def _release(
+    args: argparse.Namespace,
+    action: str,
+    model: str,
+    client: Client,
+    console: Console,
+    passphrase: Callable[[Path | None], bytes],
+    confirm: Callable[[str], bool],
+) -> Answer:
+    if action in ("revoke", "set-floor"):
+        raise NotInThisVersion(
+            f"`release {action}` is not in this version: roll back or disable the rollout to take a release off devices"
+        )
+    if action == "stage":
+        if not args.bundle.is_file():
+            raise SettingsError(f"there is no bundle {args.bundle}")
+        answer: Answer = client.upload("/v1/releases", args.bundle, {"ceiling": args.ceiling})
+        show_release(console, answer)
+        return answer
+    if action == "list":
+        answer = client.get(f"/v1/releases/{model}")
+        show_releases(console, answer["releases"])
+        return answer
+    path = f"/v1/releases/{model}/{args.release}"
+    if action == "withdraw":
+        client.delete(path)
+        console.print(f"{model} {args.release} is withdrawn")
+        return {"model": model, "release": args.release, "state": "withdrawn"}
+    if action == "sign":
+        return _sign(args, model, client, console, passphrase, confirm)
+    answer = client.post(f"{path}/publish") if action == "publish" else client.get(path)
+    show_release(console, answer)
+    return answer
+
+
+def _sign(
+    args: argparse.Namespace,
+    model: str,
+    client: Client,
+    console: Console,
+    passphrase: Callable[[Path | None], bytes],
+    confirm: Callable[[str], bool],
+) -> Answer:
+    root_file: Path = args.root or args.key.parent / "root.json"
+    try:
+        root = root_file.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"the root that you trust, {root_file}, cannot be read ({error.strerror}): give it with --root"
+        ) from error
+
+    def reviewed(review: Review) -> bool:
+        show_review(console, review)
+        return args.yes or confirm(f"Sign {model} {review.release}?")
+
+    signed = sign_release(
+        client,
+        model,
+        args.release,
+        key=args.key,
+        passphrase=passphrase(args.passphrase_file),
+        bundle=args.bundle,
+        root=root,
+        trust=args.trust or args.key.with_suffix(".trust"),
+        confirm=reviewed,
+    )
+    console.print(f"signed by {signed.person}")
+    show_release(console, signed.release)
+    review = asdict(signed.review) | {"expires": signed.review.expires.isoformat()}
+    return {"person": signed.person, "review": review, "release": signed.release}
+
+
+def _rollout(args: argparse.Namespace, action: str, model: str, client: Client, console: Console) -> Answer:
+    path = f"/v1/rollouts/{check_channel(args.channel)}/{model}"
+    if action == "status":
+        answer: Answer = client.get(path)
+    elif action == "start":
+        answer = client.post(path, _start_body(args))
+    else:
+        answer = client.post(f"{path}/{action}")
+    show_rollout(console, answer)
+    return answer
+
+
+def _start_body(args: argparse.Namespace) -> dict[str, object]:
+    body: dict[str, object] = {
+        "candidate": args.release,
+        "stages": [stage.strip() for stage in args.stages.split(",")],
+        "holdback": args.holdback,
+        "on_breach": args.on_breach,
+        "growth": args.growth,
+        "limits": {
+            limit.name: getattr(args, limit.name) for limit in fields(Limits) if getattr(args, limit.name) is not None
+        },
+    }
+    if args.baseline is not None:
+        body["baseline"] = args.baseline
+    if args.salt is not None:
+        body["salt"] = args.salt
+    if args.predicate is not None:
+        try:
+            body["predicate"] = json.loads(args.predicate)
+        except ValueError as error:
+            raise MalformedRequest(f"--predicate is not JSON: {error}") from error
+    return body

@@ -1,0 +1,175 @@
+"""Tables for people. Programs use ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from model_server.quantities import format_ceiling
+from model_server.releases.signing_request import Review
+
+__all__ = ["show_keys", "show_release", "show_releases", "show_review", "show_rollout", "show_status"]
+
+
+def show_review(console: Console, review: Review) -> None:
+    """The difference that a signature would approve."""
+    table = _table(
+        f"{review.model} {review.release}: to be added to releases-{review.model}",
+        ["file", "bytes", "sha256"],
+        [(ref.file, f"{ref.bytes:,}", ref.sha256) for ref in review.files],
+    )
+    console.print(table)
+    console.print(
+        f"Metadata version {review.metadata_version}, valid until {review.expires:%Y-%m-%d}. {review.kept} published "
+        f"files stay as they are. Ceiling: {format_ceiling(review.ceiling)}. Audit head: {review.audit_head or 'none'}."
+    )
+
+
+def show_release(console: Console, release: Mapping[str, Any]) -> None:
+    console.print(
+        f"{release['model']} {release['release']} ({release['version']}): {release['state']}, signed by "
+        f"{_people(release)} ({release['threshold']} needed)"
+    )
+
+
+def show_releases(console: Console, releases: Sequence[Mapping[str, Any]]) -> None:
+    console.print(
+        _table(
+            "Releases",
+            ["release", "version", "state", "signed by", "staged", "published"],
+            [
+                (
+                    str(release["release"]),
+                    release["version"],
+                    release["state"],
+                    _people(release),
+                    _time(release["staged_at"]),
+                    _time(release["published_at"]),
+                )
+                for release in releases
+            ],
+        )
+    )
+
+
+def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:
+    devices = rollout["devices"]
+    console.print(
+        f"{rollout['rollout']}: [bold]{rollout['state']}[/bold], {rollout['baseline'] or 'nothing'} → "
+        f"{rollout['candidate']}; {devices['on_candidate']} of {devices['known']} known devices on the candidate, "
+        f"{rollout['reports']} reports"
+    )
+    console.print(
+        _table(
+            "Stages",
+            ["stage", "share", "selected", "adopted", "known", "started", "ended"],
+            [
+                (
+                    stage["stage"],
+                    f"{stage['share']:.4%}",
+                    str(stage["selected"]),
+                    str(stage["adopted"]),
+                    str(stage["devices_known"]),
+                    _time(stage["started"]),
+                    _time(stage["ended"]),
+                )
+                for stage in rollout["stages"]
+            ],
+        )
+    )
+    if rollout["arms"]:
+        console.print(
+            _table(
+                "Arms",
+                ["arm", "requests", "errors", "fallbacks", "refused", "P95 µs"],
+                [
+                    (
+                        arm,
+                        f"{counts['requests']:,}",
+                        str(counts["errors"]),
+                        str(counts["fallbacks"]),
+                        str(counts["refused"]),
+                        "–" if counts["latency_p95_us"] is None else f"{counts['latency_p95_us']:,.0f}",
+                    )
+                    for arm, counts in rollout["arms"].items()
+                ],
+            )
+        )
+    console.print(
+        _table(
+            "Events",
+            ["time", "event", "reason"],
+            [(_time(event["time"]), event["event"], event["reason"]) for event in rollout["events"]],
+        )
+    )
+    for wait in rollout["waiting_for"]:
+        console.print(f"waiting for {wait}")
+
+
+def show_keys(console: Console, keys: Mapping[str, Any]) -> None:
+    console.print(
+        _table(
+            "Roles",
+            ["role", "needs", "owner", "key"],
+            [
+                (role["role"], str(role["threshold"]), key["owner"], key["keyid"][:16])
+                for role in keys["roles"]
+                for key in role["keys"]
+            ],
+        )
+    )
+
+
+def show_status(console: Console, status: Mapping[str, Any]) -> None:
+    console.print(
+        _table(
+            "Roles",
+            ["role", "version", "expires", "kept", "alert"],
+            [
+                (
+                    role["role"],
+                    str(role["version"]),
+                    _time(role["expires"]),
+                    "offline" if role["offline"] else "online",
+                    role["alert"],
+                )
+                for role in status["roles"]
+            ],
+        )
+    )
+    console.print(
+        _table(
+            "Rollouts",
+            ["rollout", "state", "baseline", "candidate", "started"],
+            [
+                (
+                    rollout["rollout"],
+                    rollout["state"],
+                    str(rollout["baseline"] or "–"),
+                    str(rollout["candidate"]),
+                    _time(rollout["created"]),
+                )
+                for rollout in status["rollouts"]
+            ],
+        )
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _people(release: Mapping[str, Any]) -> str:
+    return ", ".join(signature["person"] for signature in release["signatures"]) or "nobody"
+
+
+def _time(text: str | None) -> str:
+    return text[:19].replace("T", " ") if text else "–"

@@ -1,0 +1,153 @@
+"""A real server in a folder, and a real uvicorn on a free port in a thread."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import httpx
+import uvicorn
+
+from edge_runtime.bundle import Golden, golden_file, target_path, write_bundle, write_manifest
+from model_server.app import create_app
+from model_server.clock import SystemClock
+from model_server.commands.local import init
+from model_server.services import Services
+from model_server.settings import Settings, load_settings
+from tests.support import bundles
+
+PASSPHRASE = b"correct horse"
+PEOPLE = ("alice", "bob", "carol")
+MODELS = ("exercise", "gesture")
+
+
+class SteppedClock:
+    """Wall-clock time that only a test moves. It starts at the real time, since TUF clients use theirs."""
+
+    def __init__(self) -> None:
+        self._now = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now.timestamp()
+
+    def advance(self, **step: float) -> None:
+        self._now += timedelta(**step)
+
+
+@cache
+def _template() -> Path:
+    folder = Path(mkdtemp(prefix="edgeship-test-")) / "server"
+    init(folder, MODELS, PEOPLE, PASSPHRASE, SystemClock())
+    return folder
+
+
+def make_folder(path: Path) -> Settings:
+    """What `edgeship-server init` makes, for `MODELS` and `PEOPLE`. Keys are the same in every folder of a test run."""
+    shutil.copytree(_template(), path)
+    return replace(load_settings(path), controller_interval_s=60.0)
+
+
+def key_file(settings: Settings, role: str, person: str) -> Path:
+    return settings.keys_dir / f"{role}-{person}.pem"
+
+
+def make_bundle(path: Path, release: int, *, model: str = "exercise", data: bytes = b"a model") -> Path:
+    """A bundle of made-up bytes; ``data`` tells the artifacts of two releases apart."""
+    name, golden = "model-fp32.onnx", f"golden of {model} {release}".encode()
+    artifact = replace(
+        bundles.artifact(data, golden),
+        file=name,
+        golden=Golden(
+            file=golden_file(name), bytes=len(golden), sha256=hashlib.sha256(golden).hexdigest(), tolerance=0.001
+        ),
+    )
+    manifest = replace(
+        bundles.manifest(),
+        model=model,
+        release=release,
+        version=f"{release}.0.0",
+        artifacts=(artifact,),
+        hybrid=None,
+    )
+    files = {**bundles.FILES, name: data, golden_file(name): golden, "manifest.json": write_manifest(manifest)}
+    write_bundle(path, {target_path(model, release, file): content for file, content in files.items()})
+    return path
+
+
+@dataclass
+class Running:
+    """A server that answers on ``url``."""
+
+    url: str
+    services: Services
+    admin: httpx.Client
+    device: httpx.Client
+
+    def report(self, device: str, sequence: int, **fields: Any) -> httpx.Response:
+        body = {
+            "format": 1,
+            "device": device,
+            "model": "exercise",
+            "channel": "stable",
+            "sequence": sequence,
+            "attributes": {"arch": "x86_64", "os": "Linux", "engine": "onnx"},
+            "running": None,
+            "arm": "none",
+            "rollout": None,
+            "attempt": None,
+            "outcomes": [],
+            "counters": [],
+            **fields,
+        }
+        return self.device.post("/v1/outcomes", json=body)
+
+
+@contextmanager
+def running(settings: Settings, clock: SteppedClock | None = None) -> Iterator[Running]:
+    app = create_app(settings, clock=clock)
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert started.wait(30)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    tokens = credentials(settings)
+    try:
+        with (
+            httpx.Client(base_url=url, headers=_bearer(tokens["admin_api_key"]), timeout=30) as admin,
+            httpx.Client(base_url=url, headers=_bearer(tokens["fleet_token"]), timeout=30) as device,
+        ):
+            yield Running(url, app.state.services, admin, device)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+def credentials(settings: Settings) -> Mapping[str, str]:
+
+    values = json.loads((settings.directory / "credentials.json").read_text())
+    assert isinstance(values, dict)
+    return values
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,127 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model_server.commands.local import delegate, init, list_keys
+from model_server.errors import KeyRejected, ReleaseConflict, SettingsError, ThresholdNotMet
+from model_server.services import open_publisher
+from model_server.settings import Settings
+from model_server.signing.repository import Repository
+from model_server.signing.roles import delegated_models
+from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, key_file, make_folder
+from tests.unit.model_server.signing.test_publisher import PLAN, client, seen_plan
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return make_folder(tmp_path / "server")
+
+
+def add(settings: Settings, *, targets: list[str] | None = None, releases: list[str] | None = None) -> None:
+    delegate(
+        settings.directory,
+        "pose",
+        [key_file(settings, "targets", person) for person in targets or []],
+        [key_file(settings, "releases", person) for person in releases or []],
+        PASSPHRASE,
+        SteppedClock(),
+    )
+
+
+def test_root_and_targets_need_two_people_and_online_roles_one_key(settings: Settings) -> None:
+    root = Repository(settings.repository_dir).root().signed
+    assert {name: (role.threshold, len(role.keyids)) for name, role in root.roles.items()} == {
+        "root": (2, 3),
+        "targets": (2, 3),
+        "snapshot": (1, 1),
+        "timestamp": (1, 1),
+    }
+    assert root.consistent_snapshot
+
+
+def test_no_key_has_two_roles(settings: Settings) -> None:
+    keys = [key["keyid"] for role in list_keys(settings.directory)["roles"] for key in role["keys"]]  # type: ignore[attr-defined]
+    shared = {key for key in keys if keys.count(key) > 1}
+    by_role = {
+        role["role"]: {key["keyid"] for key in role["keys"]}
+        for role in list_keys(settings.directory)["roles"]  # type: ignore[attr-defined]
+    }
+    assert shared == by_role["releases-exercise"] | by_role["rollouts-exercise"]  # one a person, for every model
+    assert not by_role["releases-exercise"] & by_role["rollouts-exercise"]
+
+
+def test_the_top_level_targets_list_nothing(settings: Settings) -> None:
+    assert Repository(settings.repository_dir).top_level_targets().signed.targets == {}
+
+
+def test_fewer_than_three_people_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
+    for people in (["alice", "bob"], ["alice", "alice", "bob"], ["Alice", "bob", "carol"], ["../x", "bob", "carol"]):
+        with pytest.raises(SettingsError):
+            init(tmp_path / "new", ["m"], people, PASSPHRASE, SteppedClock())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_never_touches_a_folder_that_holds_something(settings: Settings) -> None:
+    before = (settings.directory / "root.json").read_bytes()
+    with pytest.raises(SettingsError, match="never overwrites"):
+        init(settings.directory, ["m"], PEOPLE, PASSPHRASE, SteppedClock())
+    assert (settings.directory / "root.json").read_bytes() == before
+
+
+def test_a_model_can_be_added_later_and_clients_follow(settings: Settings, tmp_path: Path) -> None:
+    client(settings, tmp_path / "client").refresh()
+    add(settings)
+    publisher = open_publisher(settings, SteppedClock())
+    assert delegated_models(publisher.repository.top_level_targets().signed) == ("exercise", "gesture", "pose")
+    plan = replace(PLAN, model="pose")
+    publisher.put_plan(plan)
+    assert seen_plan(settings, tmp_path / "client", "rollouts/stable/pose.json") == plan
+
+
+def test_one_persons_targets_key_cannot_add_a_model(settings: Settings) -> None:
+    with pytest.raises(ThresholdNotMet, match="alice"):
+        add(settings, targets=["alice"], releases=["alice", "bob"])
+    with pytest.raises(ThresholdNotMet, match="alice"):
+        add(settings, targets=["alice", "alice"], releases=["alice", "bob"])
+
+
+def test_a_model_needs_two_release_managers(settings: Settings) -> None:
+    with pytest.raises(ThresholdNotMet):
+        add(settings, releases=["alice"])
+
+
+def test_a_releases_key_cannot_sign_a_delegation(settings: Settings) -> None:
+    with pytest.raises(ThresholdNotMet):
+        delegate(
+            settings.directory,
+            "pose",
+            [key_file(settings, "releases", person) for person in PEOPLE],
+            [],
+            PASSPHRASE,
+            SteppedClock(),
+        )
+
+
+def test_an_online_key_cannot_become_a_managers_key(settings: Settings) -> None:
+    with pytest.raises(KeyRejected):
+        delegate(
+            settings.directory,
+            "pose",
+            [],
+            [settings.keys_dir / "online-rollouts.pem", key_file(settings, "releases", "bob")],
+            settings.online_passphrase.read_bytes().strip(),
+            SteppedClock(),
+        )
+
+
+def test_a_model_is_delegated_once(settings: Settings) -> None:
+    add(settings)
+    with pytest.raises(ReleaseConflict):
+        add(settings)
+
+
+def test_the_root_for_devices_is_the_first_root(settings: Settings) -> None:
+    assert (settings.directory / "root.json").read_bytes() == (
+        settings.repository_dir / "metadata" / "1.root.json"
+    ).read_bytes()

@@ -1,0 +1,91 @@
+import pytest
+from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Targets
+
+from model_server.errors import KeyRejected
+from model_server.signing.keys import online_signer, personal_signer
+from model_server.signing.roles import (
+    check_keys,
+    delegated_models,
+    person_of,
+    releases_delegation,
+    rollouts_delegation,
+    signed_by,
+)
+from tests.support.keys import new_private, same_key
+
+
+def alice_and_bob() -> tuple[SSlibKey, SSlibKey]:
+    return (
+        personal_signer(new_private(), "alice").public_key,
+        personal_signer(new_private(), "bob").public_key,
+    )
+
+
+def test_keys_of_different_people_are_accepted() -> None:
+    check_keys("releases-m", alice_and_bob())
+
+
+def test_one_public_key_under_two_ids_is_refused() -> None:
+    alice, _ = alice_and_bob()
+    with pytest.raises(KeyRejected, match="same public key"):
+        check_keys("releases-m", [alice, same_key(alice, "0" * 64, "bob")])
+
+
+def test_one_public_key_in_another_spelling_is_refused() -> None:
+    alice, _ = alice_and_bob()
+    shouted = same_key(alice, "0" * 64, "bob")
+    shouted.keyval["public"] = shouted.keyval["public"].upper()
+    with pytest.raises(KeyRejected, match="same public key"):
+        check_keys("releases-m", [alice, shouted])
+
+
+def test_two_keys_of_one_person_are_refused() -> None:
+    keys = [personal_signer(new_private(), "alice").public_key for _ in range(2)]
+    with pytest.raises(KeyRejected, match="alice already"):
+        check_keys("releases-m", keys)
+
+
+def test_a_key_without_a_person_is_refused() -> None:
+    alice, _ = alice_and_bob()
+    with pytest.raises(KeyRejected, match="belongs to nobody"):
+        check_keys("releases-m", [alice, online_signer(new_private(), "rollouts").public_key])
+
+
+def test_people_are_counted_and_not_key_ids() -> None:
+    signer = personal_signer(new_private(), "alice")
+    twin = same_key(signer.public_key, "f" * 64, "bob")
+    role = DelegatedRole("releases-m", [signer.public_key.keyid, twin.keyid], 2, False, paths=["models/m/*"])
+    delegating = Targets(
+        delegations=Delegations({signer.public_key.keyid: signer.public_key, twin.keyid: twin}, {"releases-m": role})
+    )
+    metadata = Metadata(Targets())
+    signature = metadata.sign(signer)
+    signatures = {signature.keyid: signature, twin.keyid: type(signature)(twin.keyid, signature.signature)}
+    assert delegating.get_verification_result("releases-m", metadata.signed_bytes, signatures).verified  # plain TUF
+    assert len(signed_by(delegating, "releases-m", metadata.signed_bytes, signatures)) == 1
+
+
+def test_a_releases_role_covers_its_model_only_and_a_rollouts_role_ends_the_search() -> None:
+    releases, rollouts = releases_delegation("m", ["a", "b"]), rollouts_delegation("m", "c")
+    assert releases.is_delegated_path("models/m/3/manifest.json")
+    assert releases.is_delegated_path("models/m/policy.json")
+    assert not releases.is_delegated_path("models/m2/3/manifest.json")
+    assert not releases.is_delegated_path("models/m/3/deep/file")
+    assert not releases.is_delegated_path("rollouts/stable/m.json")
+    assert rollouts.is_delegated_path("rollouts/stable/m.json")
+    assert not rollouts.is_delegated_path("models/m/3/manifest.json")
+    assert (releases.threshold, releases.terminating) == (2, False)
+    assert (rollouts.threshold, rollouts.terminating) == (1, True)
+
+
+def test_a_model_counts_as_delegated_with_both_of_its_roles() -> None:
+    roles = {role.name: role for role in (releases_delegation("a", ["x"]), rollouts_delegation("a", "y"))}
+    roles["releases-b"] = releases_delegation("b", ["x"])
+    assert delegated_models(Targets(delegations=Delegations({}, roles))) == ("a",)
+    assert delegated_models(Targets()) == ()
+
+
+def test_the_owner_of_a_key_is_the_person_named_in_it() -> None:
+    assert person_of(alice_and_bob()[0]) == "alice"
+    assert person_of(online_signer(new_private(), "snapshot").public_key) is None
