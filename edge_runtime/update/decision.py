@@ -56,12 +56,14 @@ def decide(
         age_s=ages.get(plan.candidate, 0.0),
         ceiling=ceilings.get(plan.candidate, _NEVER),
     )
+    if plan.state in (State.RUNNING, State.COMPLETE) and plan.candidate not in ceilings and current != plan.candidate:
+        return _unsigned(plan.candidate)
     if release == current:
         return _nothing(release, Outcome.UNCHANGED, "the plan asks for what is here")
     if release is None:
         return _leave_candidate(slots, "the plan rolls the release back and names no baseline")
     must_leave = plan.state is State.ROLLED_BACK and current == plan.candidate
-    refusal = _refusal(plan, release, slots, current, device, ages, ceilings)
+    refusal = _refusal(plan, release, slots, device, ages, ceilings)
     if refusal is not None:
         return _leave_candidate(slots, refusal.detail) if must_leave else refusal
     if slots.previous is not None and slots.previous.release == release and release != plan.candidate:
@@ -89,24 +91,23 @@ def _refusal(
     plan: Plan,
     release: int,
     slots: Slots,
-    current: int | None,
     device: Device,
     ages: Mapping[int, float],
     ceilings: Mapping[int, Ceiling],
 ) -> Decision | None:
     """Why the device must not take the release that the plan asks for, or None."""
     if release not in ceilings:
-        return _nothing(release, Outcome.PLAN_INVALID, f"the plan names release {release}, which nobody signed")
+        return _unsigned(release)
     if release < slots.min_release or release in slots.revoked:
         return _nothing(release, Outcome.REVOKED, f"the plan names release {release}, which is revoked")
     if is_denied(slots, release, plan.attempt):
         return _nothing(
             release, Outcome.DENIED_AFTER_ROLLBACK, f"release {release} failed here in attempt {plan.attempt}"
         )
-    # The ceiling bounds how fast stolen online keys can move a fleet to any release. A baseline that ran here before,
-    # and the first release of a device that has none, move nobody away from what works.
+    # The ceiling bounds how fast stolen online keys can move a fleet to any release, whatever a plan calls it. A
+    # baseline that ran well here, and a device on which nothing ever did, are no way around it.
     known = slots.previous is not None and slots.previous.release == release
-    if release == plan.baseline and current is not None and not known:
+    if release == plan.baseline and slots.settled and not known:
         allowed = ceiling_share(ceilings[release], ages.get(release, 0.0))
         if bucket(plan.salt, device.id) >= allowed:
             return _nothing(release, Outcome.UNCHANGED, f"the baseline {release} is new here and waits for its ceiling")
@@ -117,6 +118,10 @@ def _leave_candidate(slots: Slots, why: str) -> Decision:
     release = None if slots.previous is None else slots.previous.release
     to = "nothing, since no earlier release is here" if release is None else f"release {release}"
     return Decision(action=Action.RETURN, release=release, outcome=Outcome.RETURNED, detail=f"{why}: back to {to}")
+
+
+def _unsigned(release: int) -> Decision:
+    return _nothing(release, Outcome.PLAN_INVALID, f"the plan names release {release}, which nobody signed")
 
 
 def _nothing(release: int | None, outcome: Outcome, detail: str) -> Decision:

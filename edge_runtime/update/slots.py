@@ -88,8 +88,8 @@ class Sighting:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
     """What is on the device. ``active`` runs; while ``trial`` is set it is not committed, and ``previous`` is the last
-    good release. ``disabled``: the plan switched local inference off. ``min_release`` and ``revoked`` are the last
-    floor and revocations seen."""
+    good release. ``settled``: some release was once committed here. ``disabled``: the plan switched local inference
+    off. ``min_release`` and ``revoked`` are the last floor and revocations seen."""
 
     active: Installed | None = None
     previous: Installed | None = None
@@ -97,6 +97,7 @@ class Slots:
     trial: Trial | None = None
     denied: tuple[Denied, ...] = ()
     sightings: tuple[Sighting, ...] = ()
+    settled: bool = False
     disabled: bool = False
     min_release: int = 1
     revoked: tuple[int, ...] = ()
@@ -117,6 +118,7 @@ class Slots:
             trial=node.get("trial").optional(_trial),
             denied=tuple(_denied(entry) for entry in node.get("denied").items(0, MAX_DENIED)),
             sightings=tuple(_sighting(entry) for entry in node.get("sightings").items(0, MAX_SIGHTINGS)),
+            settled=node.get("settled").boolean(),
             disabled=node.get("disabled").boolean(),
             min_release=node.get("min_release").integer(1, MAX_RELEASE),
             revoked=tuple(entry.integer(1, MAX_RELEASE) for entry in node.get("revoked").items(0, MAX_REVOKED)),
@@ -143,7 +145,7 @@ def activate(slots: Slots, *, attempt: int, keep: bool = True) -> Slots:
 
 def adopt(slots: Slots) -> Slots:
     """Take the staged release without a trial: the factory model, for which there is nothing to go back to."""
-    return replace(slots, active=slots.staged, previous=None, staged=None, trial=None)
+    return replace(slots, active=slots.staged, previous=None, staged=None, trial=None, settled=True)
 
 
 def start(slots: Slots) -> Slots:
@@ -163,7 +165,7 @@ def good(slots: Slots, count: int, *, commit_after: int) -> Slots:
     if trial is None or count < 1:
         return slots
     if trial.good + count >= commit_after:
-        return replace(slots, trial=None)
+        return replace(slots, trial=None, settled=True)
     return replace(slots, trial=replace(trial, good=trial.good + count, unclean=0, started=False))
 
 

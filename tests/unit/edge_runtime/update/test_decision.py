@@ -20,7 +20,8 @@ NO_CEILINGS: Mapping[int, Ceiling] = {1: (), 2: (), 3: ()}
 def on(*releases: int) -> Slots:
     """The first is active, the second previous."""
     installed = [Installed(release=r, artifact="m.onnx", manifest_sha256="0" * 64) for r in releases]
-    return Slots(active=installed[0] if installed else None, previous=installed[1] if len(installed) > 1 else None)
+    previous = installed[1] if len(installed) > 1 else None
+    return Slots(active=installed[0] if installed else None, previous=previous, settled=bool(installed))
 
 
 def ask(
@@ -86,13 +87,20 @@ def test_a_revoked_or_too_old_release_is_not_taken() -> None:
 
 
 def test_a_release_that_nobody_signed_is_not_taken() -> None:
-    assert ask(on(1), ceilings={1: ()}).action is Action.NOTHING
+    assert ask(on(1), ceilings={1: ()}).outcome is Outcome.PLAN_INVALID
+    assert ask(on(3, 1), ceilings={1: ()}).outcome is Outcome.PLAN_INVALID
+    assert ask(on(2, 1), ceilings={1: ()}, state=State.ROLLED_BACK).action is Action.RETURN
     assert ask(on(3), ceilings={2: ()}, share=0).outcome is Outcome.PLAN_INVALID
 
 
 def test_a_fresh_device_takes_the_baseline_at_once() -> None:
     decision = ask(on(), share=0, ceilings={1: ((0, 0),), 2: ()})
     assert (decision.action, decision.release) == (Action.INSTALL, 1)
+
+
+def test_a_device_that_a_plan_made_empty_is_not_fresh() -> None:
+    emptied = dataclasses.replace(on(), settled=True)
+    assert ask(emptied, share=0, ceilings={1: ((0, 0),), 2: ()}).action is Action.NOTHING
 
 
 def test_a_new_baseline_waits_for_its_ceiling_where_something_else_runs() -> None:

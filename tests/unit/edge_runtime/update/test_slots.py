@@ -51,6 +51,13 @@ def test_good_predictions_commit_and_add_up_across_starts() -> None:
     assert slots.previous == installed(1)
 
 
+def test_a_device_is_settled_once_a_release_was_good_there() -> None:
+    fresh = s.activate(s.stage(Slots(), installed(2)), attempt=1)
+    assert not fresh.settled
+    assert s.good(fresh, 1, commit_after=1).settled
+    assert s.switch_back(running(1)).settled
+
+
 def test_time_and_starts_alone_never_commit() -> None:
     slots = trying(1, 2)
     for _ in range(10):
