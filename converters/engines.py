@@ -1,0 +1,157 @@
+"""Artifacts in their reference engines: ONNX Runtime, LiteRT, and the NumPy evaluator for Core ML.
+
+`Variant` chooses kernels, so that the spread between them can be measured; the default is what a device uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+
+from converters.coreml_reference import CoreMLReference
+from converters.errors import InvalidRequest
+from converters.quiet import load_tool, quiet
+from converters.sources.base import is_batched
+from converters.targets.tflite import SIGNATURE
+from edge_runtime.bundle import TensorSpec
+
+__all__ = ["DEFAULT", "Engine", "Variant", "open_engine", "variants"]
+
+CHUNK = 256  # rows in one call of a batched engine
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """``precise_int8`` keeps x86's INT8 kernels from saturating; ``optimized`` allows graph fusions and delegates."""
+
+    threads: int = 1
+    precise_int8: bool = True
+    optimized: bool = True
+
+
+DEFAULT = Variant()
+
+
+class Engine(Protocol):
+    """``name`` says engine, version and threads. `run` answers rows; `caller` is one bare call, to be timed, or None
+    where time here says nothing about a device."""
+
+    name: str
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]: ...
+
+    def caller(self, inputs: Arrays) -> Callable[[], Any] | None: ...
+
+
+def variants(target: str) -> tuple[Variant, ...]:
+    """Kernels that a device might use instead of the default ones."""
+    common = (Variant(threads=2), Variant(optimized=False))
+    return (*common, Variant(precise_int8=False)) if target == "onnx" else common
+
+
+def open_engine(
+    target: str,
+    data: bytes,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    variant: Variant = DEFAULT,
+) -> Engine:
+    """Load an artifact from its bytes."""
+    kinds: dict[str, Callable[..., Engine]] = {"onnx": _OnnxEngine, "tflite": _TfliteEngine, "coreml": _CoremlEngine}
+    if target not in kinds:
+        raise InvalidRequest(f"no target {target!r}; there are {', '.join(kinds)}")
+    return kinds[target](data, inputs, outputs, variant)
+
+
+class _OnnxEngine:
+    def __init__(
+        self, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], variant: Variant
+    ) -> None:
+        runtime = load_tool("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = variant.threads
+        options.inter_op_num_threads = 1
+        if variant.precise_int8:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        if not variant.optimized:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with quiet("loading into ONNX Runtime"):
+            self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self.name = f"onnxruntime {runtime.__version__}, {variant.threads} thread{'s' * (variant.threads > 1)}"
+        self._outputs = [spec.name for spec in outputs]
+        self._batched = is_batched(inputs)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        rows = len(next(iter(inputs.values())))
+        join = np.concatenate if self._batched else np.stack
+        calls = (
+            [{name: array[start : start + CHUNK] for name, array in inputs.items()} for start in range(0, rows, CHUNK)]
+            if self._batched
+            else [{name: array[row] for name, array in inputs.items()} for row in range(rows)]
+        )
+        parts = [self._session.run(self._outputs, call) for call in calls]
+        return {name: join([part[index] for part in parts]) for index, name in enumerate(self._outputs)}
+
+    def caller(self, inputs: Arrays) -> Callable[[], Any]:
+        one = {name: array[:1] if self._batched else array[0] for name, array in inputs.items()}
+        return lambda: self._session.run(self._outputs, one)
+
+
+class _TfliteEngine:
+    def __init__(
+        self, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], variant: Variant
+    ) -> None:
+        litert = load_tool("ai_edge_litert.interpreter")
+        kernels = litert.OpResolverType
+        with quiet("loading into LiteRT"):
+            self._interpreter = litert.Interpreter(
+                model_content=data,
+                num_threads=variant.threads,
+                experimental_op_resolver_type=kernels.AUTO
+                if variant.optimized
+                else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            self._interpreter.allocate_tensors()
+            runner = self._interpreter.get_signature_runner(SIGNATURE)
+        self._inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
+        details = runner.get_output_details()
+        self._outputs = {spec.name: details[spec.name]["index"] for spec in outputs}
+        threads = f"{variant.threads} thread{'s' * (variant.threads > 1)}"
+        self.name = f"LiteRT {version('ai-edge-litert')}, {threads}"
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        rows = len(next(iter(inputs.values())))
+        parts = [self._one({name: array[row : row + 1] for name, array in inputs.items()}) for row in range(rows)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+
+    def caller(self, inputs: Arrays) -> Callable[[], Any]:
+        one = {name: array[:1] for name, array in inputs.items()}
+        return lambda: self._one(one)
+
+    def _one(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        for name, index in self._inputs.items():
+            self._interpreter.set_tensor(index, inputs[name])
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+class _CoremlEngine:
+    def __init__(
+        self, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], variant: Variant
+    ) -> None:
+        self._reference = CoreMLReference(data, round_fp16=variant.optimized)
+        self._outputs = [spec.name for spec in outputs]
+        self.name = f"{CoreMLReference.name} (numpy {np.__version__})"
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        # The program holds a batch of 1, which every row keeps.
+        results = self._reference.run({name: array[:, np.newaxis] for name, array in inputs.items()})
+        return {name: results[name].reshape(len(results[name]), *results[name].shape[2:]) for name in self._outputs}
+
+    def caller(self, inputs: Arrays) -> None:
+        return None

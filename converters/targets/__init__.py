@@ -1,0 +1,9 @@
+"""Targets: one module for each engine's format."""
+
+from __future__ import annotations
+
+TARGETS = ("onnx", "tflite", "coreml")
+PRECISIONS = ("fp32", "int8")
+FILE_SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage.zip"}
+
+__all__ = ["FILE_SUFFIX", "PRECISIONS", "TARGETS"]

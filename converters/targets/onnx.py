@@ -1,0 +1,139 @@
+"""ONNX, opset 17: made with tf2onnx, tidied, checked by `onnx.checker` and by loading it into ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from converters.errors import CheckFailed, ConversionFailed, UnsupportedOperator
+from converters.quiet import load_tool, quiet
+from converters.sources.tfgraph import FrozenGraph
+from edge_runtime.bundle import TensorSpec
+
+__all__ = ["DOMAINS", "MINIMUM_ENGINE_VERSION", "OPSET", "check_onnx", "compact", "convert_to_onnx", "onnx_operators"]
+
+OPSET = 17
+MINIMUM_ENGINE_VERSION = "1.17.0"  # int8 kernels behind QDQ for every operator that the recipes quantize
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+SHELL = {"QuantizeLinear", "DequantizeLinear"}
+
+
+def convert_to_onnx(graph: FrozenGraph, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bytes:
+    """A float ONNX model with the given tensor names and axis names.
+
+    Raises `UnsupportedOperator` if tf2onnx leaves an operator untranslated, `CheckFailed` if the result is not valid.
+    """
+    onnx = load_tool("onnx")
+    tf2onnx = load_tool("tf2onnx")
+    with quiet("tf2onnx"):
+        model, _ = tf2onnx.convert.from_graph_def(
+            graph.graph_def,
+            input_names=[f"{name}:0" for name in graph.inputs],
+            output_names=[f"{name}:0" for name in graph.outputs],
+            opset=OPSET,
+        )
+    _refuse_untranslated(model)
+    _rename(model, {f"{name}:0": name for name in (*graph.inputs, *graph.outputs)})
+    for value, spec in zip((*model.graph.input, *model.graph.output), (*inputs, *outputs), strict=True):
+        _set_shape(value, spec)
+    model = _optimized(model)
+    model.producer_name, model.producer_version, model.doc_string = "edgeship", "", ""
+    compact(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    check_onnx(onnx.load_from_string(data))
+    return data
+
+
+def check_onnx(model: Any) -> None:
+    """onnx.checker with full shape inference, operator domains, and a load into ONNX Runtime. Raises `CheckFailed`."""
+    onnx = load_tool("onnx")
+    runtime = load_tool("onnxruntime")
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in DOMAINS})
+    if foreign:
+        raise CheckFailed(f"the ONNX model uses operators outside the standard domains: {', '.join(foreign)}")
+    try:
+        with quiet("checking the ONNX model"):
+            onnx.checker.check_model(model, full_check=True)
+            runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except ConversionFailed as error:
+        raise CheckFailed(f"the converted ONNX model is not valid: {error}") from error
+
+
+def onnx_operators(model: Any) -> tuple[str, ...]:
+    """Operator types in the graph, sorted, each once."""
+    return tuple(sorted({node.op_type for node in model.graph.node}))
+
+
+def compact(model: Any) -> None:
+    """Give every inner tensor a short name: in a small quantized model, names are a quarter of the file."""
+    kept = {value.name for value in (*model.graph.input, *model.graph.output)}
+    initializers = [each.name for each in model.graph.initializer]
+    produced = [name for node in model.graph.node for name in node.output if name]
+    names = {name: f"w{index}" for index, name in enumerate(n for n in initializers if n not in kept)}
+    names |= {name: f"t{index}" for index, name in enumerate(n for n in produced if n not in kept)}
+    clashes = kept & set(names.values())
+    if not clashes:
+        _rename(model, names)
+    for node in model.graph.node:
+        if node.op_type in SHELL:
+            node.name = ""
+        node.doc_string = ""
+    del model.graph.value_info[:]
+
+
+def _refuse_untranslated(model: Any) -> None:
+    """tf2onnx logs an operator that it cannot translate, copies it, and reports success."""
+    onnx = load_tool("onnx")
+    for node in model.graph.node:
+        if node.domain in DOMAINS and not onnx.defs.has(node.op_type, node.domain):
+            raise UnsupportedOperator(
+                node.op_type,
+                f"tf2onnx cannot translate this TensorFlow operator (at {node.name}); "
+                "replace the layer that makes it, as in gelu(approximate=True) for Erfc",
+            )
+
+
+def _optimized(model: Any) -> Any:
+    """ONNX Runtime's basic fusions (MatMul and Add become Gemm), which use standard operators only."""
+    onnx = load_tool("onnx")
+    runtime = load_tool("onnxruntime")
+    with tempfile.TemporaryDirectory(prefix="edgeship-onnx-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        with quiet("optimizing the ONNX model"):
+            runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        result = onnx.load(path)
+    if any(node.domain not in DOMAINS for node in result.graph.node):
+        return model
+    used = {node.domain for node in result.graph.node} | {""}
+    imports = [each for each in result.opset_import if each.domain in used]
+    del result.opset_import[:]
+    result.opset_import.extend(imports)
+    del result.metadata_props[:]
+    return result
+
+
+def _rename(model: Any, names: dict[str, str]) -> None:
+    def renamed(values: Iterable[str]) -> list[str]:
+        return [names.get(value, value) for value in values]
+
+    for node in model.graph.node:
+        node.input[:] = renamed(node.input)
+        node.output[:] = renamed(node.output)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer, *model.graph.value_info):
+        value.name = names.get(value.name, value.name)
+
+
+def _set_shape(value: Any, spec: TensorSpec) -> None:
+    dims = value.type.tensor_type.shape
+    del dims.dim[:]
+    for size in spec.shape:
+        dim = dims.dim.add()
+        if isinstance(size, int):
+            dim.dim_value = size
+        else:
+            dim.dim_param = size
