@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edge_runtime.errors import EngineFailed, InputError, ModelRejected
+from edge_runtime.errors import EngineFailed, InputError
 from edge_runtime.hybrid.deferral import score
 from edge_runtime.hybrid.policy import Mode
 from edge_runtime.inputs import InputCheck
@@ -88,16 +88,12 @@ def make_loaded(
     counters: Counters,
     recorder: Recorder | None,
 ) -> Loaded:
-    """Work out once what every prediction needs. Raises `ModelRejected` if the confidence rule cannot be applied."""
+    """Work out once what every prediction needs."""
     confidence = artifact.confidence
     first = manifest.outputs[0]
     axes = first.shape[1:] if first.shape[:1] == ("batch",) else first.shape
     # One row of scores an example; anything else has no single winning class.
     decides = bool(manifest.labels) and math.prod(a if isinstance(a, int) else 0 for a in axes) == len(manifest.labels)
-    if confidence is not None and not decides:
-        raise ModelRejected(
-            f"{artifact.file} has a confidence rule, but output {first.name!r} is not one row of logits"
-        )
     scored = decides and (confidence is not None or policy.threshold is not None)
     own = None if confidence is None else confidence.threshold
     return Loaded(

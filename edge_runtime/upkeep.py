@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edge_runtime.errors import ConfigurationError, ModelRejected, NoModel, Outcome, ReportError, RuntimeClosed
+from edge_runtime.errors import ConfigurationError, NoModel, Outcome, ReportError, RuntimeClosed
 from edge_runtime.loaded import Loaded, make_loaded
 from edge_runtime.loading import install_factory, load_active
 from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
@@ -193,17 +193,8 @@ class Upkeep:
     def _load(self, plan: Plan | None) -> Loaded | None:
         """The active release, ready to answer; None where there is none."""
         setup = self._setup
-        while True:
-            found = load_active(
-                self.store, setup.model, self._note, threads=setup.threads, interpreters=setup.interpreters
-            )
-            if found is None:
-                return None
-            try:
-                return self._loaded(*found, plan)
-            except ModelRejected as error:
-                self._note(Outcome.ROLLED_BACK, found[0].release, str(error))
-                self.store.roll_back()
+        found = load_active(self.store, setup.model, self._note, threads=setup.threads, interpreters=setup.interpreters)
+        return None if found is None else self._loaded(*found, plan)
 
     def _loaded(self, slot: Slot, session: Session | None, plan: Plan | None) -> Loaded:
         setup, which = self._setup, arm(plan, self._setup.device.id, slot.release)

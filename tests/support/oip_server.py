@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -23,6 +24,13 @@ def mean_logits(inputs: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([[0.0, 1.0, 8.0, float(context.mean())]], np.float32)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that hung up is part of the tests."""
+
+
 class OipServer:
     """Use as a context manager. ``fault`` is one of: None, ``json_only``, ``status:<n>``, ``hang``, ``drip``,
     ``garbage``, ``nan``, ``wrong_shape``, ``wrong_model``, ``huge``, ``cut``. ``releases`` are the versions served."""
@@ -33,14 +41,17 @@ class OipServer:
         self.fault: str | None = None
         self.delay_s = 0.0
         self.requests: list[dict[str, Any]] = []
-        self.connections = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._sockets: list[socket.socket] = []
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def connections(self) -> int:
+        return len(self._sockets)
 
     def __enter__(self) -> OipServer:
         self._thread.start()
@@ -50,6 +61,9 @@ class OipServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        for connection in self._sockets:  # those that were kept alive, too
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _handler(outer) -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Handler(BaseHTTPRequestHandler):
@@ -57,7 +71,7 @@ class OipServer:
 
             def setup(self) -> None:
                 super().setup()
-                outer.connections += 1
+                outer._sockets.append(self.connection)
 
             def log_message(self, *_: Any) -> None:
                 pass

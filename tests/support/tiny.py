@@ -95,6 +95,16 @@ def nan_onnx_bytes(seed: int = 0) -> bytes:
     return onnx_bytes(seed, operators=[helper.make_node("Sqrt", ["product"], ["logits"])])
 
 
+def failing_onnx_bytes(seed: int = 0) -> bytes:
+    """Loads well and fails in every run: it reads the 100th of four columns."""
+    beyond = helper.make_tensor("indices", TensorProto.INT64, [4], [0, 1, 2, 99])
+    gather = [
+        helper.make_node("Constant", [], ["indices"], value=beyond),
+        helper.make_node("Gather", ["product", "indices"], ["logits"], axis=1),
+    ]
+    return onnx_bytes(seed, operators=gather)
+
+
 def tflite_bytes(name: str = "dynamic") -> bytes:
     return (DATA / f"tiny-{name}.tflite").read_bytes()
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from edge_runtime.backends import engine_version, installed_engines, load_engine
 from edge_runtime.bundle import TensorSpec
@@ -124,12 +123,7 @@ def test_a_single_tensor_may_have_another_name_in_the_file(case: str) -> None:
 
 
 def test_an_onnx_model_that_fails_while_running_raises_engine_failed() -> None:
-    beyond = helper.make_tensor("indices", TensorProto.INT64, [4], [0, 1, 2, 99])
-    gather = [
-        helper.make_node("Constant", [], ["indices"], value=beyond),
-        helper.make_node("Gather", ["product", "indices"], ["logits"], axis=1),
-    ]
-    data = tiny.onnx_bytes(operators=gather)
+    data = tiny.failing_onnx_bytes()
     engine = load_engine("onnx", data, tiny.release().manifest)
     with pytest.raises(EngineFailed, match="ONNX Runtime"):
         engine.run({"window": tiny.windows(1)})
