@@ -131,6 +131,6 @@ def _chunks(content: Content) -> Iterator[bytes]:
     if isinstance(content, bytes):
         yield content
         return
-    with Path(content).open("rb") as stream:
+    with content.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk

@@ -366,6 +366,9 @@ def test_a_gap_between_entries_or_before_the_directory() -> None:
     refused(forged(lambda e: setattr(e["manifest.json"], "before", b"x")), match="offset")
     refused(forge(raw_entries(), before_directory=b"x"), match="end at byte")
     refused(forge(raw_entries(), before_end=b"x"))
+    size = sum(46 + len(entry.name) for entry in raw_entries())
+    refused(forge(raw_entries(), before_end=b"x", end={"size": size + 1}), match="1 stray bytes")
+    refused(forge(raw_entries(), end={"size": size - 1, "offset": len(bundles.bundle()) - 22 - size + 1}))
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2**31, 2**32 - 2])

@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from edge_runtime.bundle import (
     Limits,
     ManifestError,
     PolicyDocument,
+    archive,
     open_bundle,
     pack_release,
     read_manifest,
@@ -242,6 +244,57 @@ def test_a_bundle_appears_complete_or_not_at_all(folder: Path, tmp_path: Path) -
         pack_release(folder, bundles.manifest(), out)
     assert [p.name for p in out.parent.iterdir()] == ["x.bundle"]
     assert out.read_bytes() == b"the old one"
+
+
+class Changing(type(Path())):  # type: ignore[misc]
+    """A file that says something else each time it is opened."""
+
+    opened = 0
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        Changing.opened += 1
+        if Changing.opened > 1:
+            return io.BytesIO(b"A model")
+        return super().open(*arguments, **options)
+
+
+def test_a_file_that_changes_while_it_is_packed_is_noticed_and_nothing_appears(folder: Path, tmp_path: Path) -> None:
+    files: dict[str, bytes | Path] = dict(bundles.paths())
+    files["models/exercise/2/model-fp32.onnx"] = Changing(folder / "model-fp32.onnx")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArchiveError, match="changed while it was packed"):
+        write_bundle(tmp_path / "out" / "x.bundle", files)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_bundle_that_changes_while_it_is_read_is_noticed() -> None:
+    data = bundles.bundle()
+
+    class Swapped(io.BytesIO):
+        """Another central directory once the entries were read."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            position = self.tell()
+            found = super().read(size)
+            return bytes(len(found)) if seen and position > len(data) // 2 and position == tail else found
+
+    class Source(archive._Source):
+        def open(self) -> archive._Stream:
+            return archive._Stream(Swapped(data))
+
+    seen: list[bool] = []
+    tail = int.from_bytes(data[-6:-2], "little")
+    archive._read_bundle(Source(data), Limits())
+    original = archive.check_layout
+
+    def layout(entries: Any) -> Any:
+        seen.append(True)  # the directory has been read, the entries not yet
+        return original(entries)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "check_layout", layout)
+        with pytest.raises(ArchiveError, match="changed while it was read"):
+            archive._read_bundle(Source(data), Limits())
 
 
 def test_a_packed_bundle_is_readable_by_whom_the_umask_allows(path: Path) -> None:
