@@ -9,6 +9,7 @@ EdgeshipError
     ├── RequestError              what a caller sent
     │   ├── MalformedRequest      a body or parameter that breaks the protocol
     │   ├── BodyTooLarge          a cap on the body was passed
+    │   ├── MethodRefused         not the HTTP method of this address
     │   ├── Unauthorized          no credential, or one that is not known
     │   └── Forbidden             a credential that does not allow this
     ├── NotFound
@@ -29,6 +30,9 @@ EdgeshipError
     │   ├── InvalidRollout        stages, holdback, predicate or limits that cannot work
     │   │   └── StageTooSmall     a stage that selects fewer devices than can be judged
     │   └── RolloutConflict       the rollout is in a state that does not allow this
+    ├── InferenceError
+    │   ├── QueueFull             more requests of a model wait than are taken
+    │   └── ModelUnavailable      a model of the repository that cannot be served
     ├── TelemetryError
     │   ├── ReportRefused         a report of a day that is not open, or under another privacy mode
     │   ├── DuplicateReport       this device-day has been counted
@@ -49,12 +53,16 @@ __all__ = [
     "BodyTooLarge",
     "DuplicateReport",
     "Forbidden",
+    "InferenceError",
     "IngestBusy",
     "InvalidRollout",
     "KeyRejected",
     "MalformedRequest",
+    "MethodRefused",
+    "ModelUnavailable",
     "NotFound",
     "NotInThisVersion",
+    "QueueFull",
     "ReleaseConflict",
     "ReleaseError",
     "ReleaseNotNewer",
@@ -108,6 +116,14 @@ class MalformedRequest(RequestError):
 
 class BodyTooLarge(RequestError):
     """A cap on the body was passed."""
+
+
+class MethodRefused(RequestError):
+    """Not the HTTP method of this address; ``allowed`` is."""
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class Unauthorized(RequestError):
@@ -188,6 +204,22 @@ class StageTooSmall(InvalidRollout):
 
 class RolloutConflict(RolloutError):
     """The rollout is in a state that does not allow this."""
+
+
+class InferenceError(ServerError):
+    """A request to the cloud endpoint that cannot be answered now."""
+
+
+class QueueFull(InferenceError):
+    """More requests of a model wait than are taken; ask again after ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelUnavailable(InferenceError):
+    """A model of the repository that cannot be served; the text says why."""
 
 
 class TelemetryError(ServerError):
