@@ -1,0 +1,221 @@
+"""``edgeship-device``: look at a device's state folder, predict with it, check for an update.
+
+Exit status: 0 done; 1 it failed, with the reason on standard error; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.errors import ConfigurationError, EdgeshipError, Outcome
+from edge_runtime.hybrid.policy import Mode
+
+if TYPE_CHECKING:
+    from edge_runtime.prediction import Prediction
+    from edge_runtime.runtime import EdgeRuntime
+
+__all__ = ["main"]
+
+# A check that ended so did what the plan asks for, or had nothing to do.
+_FINE = frozenset(
+    {
+        Outcome.UNCHANGED,
+        Outcome.INSTALLED,
+        Outcome.COMMITTED,
+        Outcome.RETURNED,
+        Outcome.DISABLED,
+        Outcome.NO_PLAN,
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not _tuf:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        status: int = options.run(options)
+    except EdgeshipError as error:
+        print(f"edgeship-device: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgeship-device", description="One model on this device.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    predict = commands.add_parser("predict", help="answer examples from an .npz file")
+    _model_options(predict)
+    predict.add_argument("--inputs", type=Path, required=True, help=".npz of one array an input of the model")
+    predict.add_argument("--many", action="store_true", help="the arrays' first axis is the example")
+    predict.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.PREFER_ON_DEVICE.value)
+    predict.add_argument("--cloud", help="base URL of an Open Inference Protocol endpoint; by default --server")
+    predict.set_defaults(run=_predict)
+
+    update = commands.add_parser("update", help="check for an update now, and report to the server")
+    _model_options(update)
+    update.set_defaults(run=_update)
+
+    status = commands.add_parser("status", help="show what is installed in a state folder")
+    status.add_argument("state", type=Path, help="the state folder")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.set_defaults(run=_status)
+
+    tuf = commands.add_parser("tuf", help="the plain TUF client for conformance tests (not in this version)")
+    tuf.add_argument("arguments", nargs="*")
+    tuf.set_defaults(run=_tuf)
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("state", type=Path, help="the state folder")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--factory", type=Path, help="bundle to install where the folder has no release")
+    parser.add_argument("--sha256", help="the factory bundle's sha256, in hex")
+    parser.add_argument("--engine", action="append", choices=["onnx", "tflite"], help="engines to use, best first")
+    parser.add_argument("--server", help="base URL of the server")
+    parser.add_argument("--root", type=Path, help="root.json that the server is trusted by")
+    parser.add_argument("--channel", default="stable")
+    parser.add_argument("--token-file", type=Path, help="file that holds the fleet's token")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _open(options: argparse.Namespace, **more: Any) -> EdgeRuntime:
+    from edge_runtime import EdgeRuntime, Factory
+
+    if (options.factory is None) != (options.sha256 is None):
+        raise ConfigurationError("--factory and --sha256 go together")
+    return EdgeRuntime.open(
+        options.state,
+        model=options.model,
+        root=options.root,
+        server=options.server,
+        channel=options.channel,
+        factory=None if options.factory is None else Factory(options.factory, sha256=options.sha256),
+        token=None if options.token_file is None else _read(options.token_file).strip(),
+        engines=tuple(options.engine or ("onnx", "tflite")),
+        background=False,
+        **more,
+    )
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from edge_runtime import RoutingPolicy
+
+    examples = _examples(options.inputs, options.many)
+    with _open(options, cloud=options.cloud, policy=RoutingPolicy(mode=Mode(options.mode))) as runtime:
+        predictions = runtime.predict_batch(examples)
+    if options.json:
+        print(json.dumps({"predictions": [_shown(prediction) for prediction in predictions]}))
+    else:
+        for prediction in predictions:
+            confidence = "" if prediction.confidence is None else f"{prediction.confidence:.3f}"
+            mark = " (degraded)" if prediction.degraded else ""
+            name = prediction.label or next(iter(prediction.output), "")
+            print(f"{name}\t{confidence}\t{prediction.source.value}\t{prediction.reason.value}{mark}")
+    return 0
+
+
+def _update(options: argparse.Namespace) -> int:
+    with _open(options) as runtime:
+        result = runtime.update()
+        reported = runtime.report()
+        running = runtime.release
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "outcome": result.outcome.value,
+                    "release": result.release,
+                    "detail": result.detail,
+                    "running": running,
+                    "requests": result.requests,
+                    "bytes": result.bytes,
+                    "reported": reported,
+                }
+            )
+        )
+    else:
+        print(f"{result.outcome.value}: {result.detail}")
+        print(f"running: {'nothing' if running is None else f'release {running}'}")
+        if not reported:
+            print("the report was not delivered; it is kept for the next time")
+    return 0 if result.outcome in _FINE else 1
+
+
+def _status(options: argparse.Namespace) -> int:
+    from edge_runtime.store import read_slots
+
+    if not options.state.is_dir():
+        raise ConfigurationError(f"{options.state} is not a state folder")
+    body = read_slots(options.state).to_body()
+    if options.json:
+        print(json.dumps(body))
+        return 0
+    for name in ("active", "previous", "staged"):
+        slot: Any = body[name]
+        print(f"{name + ':':10}{'–' if slot is None else 'release {release}, {artifact}'.format(**slot)}")
+    trial: Any = body["trial"]
+    if trial is not None:
+        print(f"trial:    {trial['good']} good predictions, {trial['unclean']} unclean starts in a row")
+    if body["disabled"]:
+        print("the plan switches local inference off")
+    for denied in body["denied"]:  # type: ignore[attr-defined]
+        print(f"denied:   release {denied['release']} until another attempt than {denied['attempt']}")
+    return 0
+
+
+def _tuf(options: argparse.Namespace) -> int:
+    raise ConfigurationError("the tuf command is not in this version; `update` is the same client with house rules")
+
+
+def _examples(path: Path, many: bool) -> list[dict[str, Any]]:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"{path} is not an .npz file of arrays: {error}") from error
+    if not many:
+        return [arrays]
+    lengths = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if len(lengths) != 1:
+        raise ConfigurationError(f"the arrays of {path} need one first axis of the same length")
+    return [{name: array[i] for name, array in arrays.items()} for i in range(lengths.pop())]
+
+
+def _shown(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "output": {name: array.tolist() for name, array in prediction.output.items()},
+        "label": prediction.label,
+        "index": prediction.index,
+        "confidence": prediction.confidence,
+        "source": prediction.source.value,
+        "reason": prediction.reason.value,
+        "release": prediction.release,
+        "cloud": prediction.cloud,
+        "degraded": prediction.degraded,
+        "latency_us": prediction.latency_us,
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

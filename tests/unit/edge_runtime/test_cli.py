@@ -1,0 +1,110 @@
+"""``edgeship-device`` as a person and as a script use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime.cli import main
+from tests.support import tiny
+from tests.support.update_fixtures import server, world
+from tests.support.world import RELEASES, World
+
+__all__ = ["server", "world"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> list[str]:
+    factory = RELEASES[1].factory(tmp_path)
+    return [str(tmp_path / "state"), "--model", "tiny", "--factory", str(factory.path), "--sha256", factory.sha256]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> str:
+    np.savez(tmp_path / "inputs.npz", window=tiny.windows(3))
+    return str(tmp_path / "inputs.npz")
+
+
+def test_predict_answers_every_example_as_json(
+    model: list[str], inputs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *model, "--inputs", inputs, "--many", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["predictions"]
+    assert [answer["index"] for answer in answers] == tiny.expected(tiny.windows(3), 1).argmax(axis=1).tolist()
+    assert {answer["source"] for answer in answers} == {"device"}
+
+
+def test_predict_answers_one_example_for_people(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "one.npz", window=tiny.windows(1)[0])
+    assert main(["predict", *model, "--inputs", str(tmp_path / "one.npz"), "--mode", "only_on_device"]) == 0
+    label, _, source, reason = capsys.readouterr().out.strip().split("\t")
+    assert (label in tiny.LABELS, source, reason) == (True, "device", "Confident")
+
+
+def test_update_installs_reports_and_shows(
+    world: World, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "root.json").write_bytes(world.root)
+    (tmp_path / "token").write_text("fleet\n")
+    # The command reads the real clock, which the test's metadata may be too old for: a named outcome either way.
+    there = ["--server", world.server.url, "--root", str(tmp_path / "root.json")]
+    status = main(["update", *model, *there, "--token-file", str(tmp_path / "token"), "--engine", "onnx", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert (status, shown["outcome"]) in [(0, "Installed"), (1, "MetadataExpired")]
+    assert shown["running"] == (2 if status == 0 else 1)
+    assert shown["reported"]
+
+
+def test_status_shows_what_is_installed(model: list[str], inputs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["predict", *model, "--inputs", inputs, "--many"])
+    capsys.readouterr()
+    assert main(["status", model[0]]) == 0
+    assert "active:   release 1, tiny-fp32.onnx" in capsys.readouterr().out
+    assert main(["status", model[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["active"]["release"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["status", "no/such/folder"], "not a state folder"),
+        (["predict", "{state}", "--model", "tiny", "--inputs", "{missing}"], "not an .npz"),
+        (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}"], "NoModel"),
+        (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}", "--factory", "x"], "--sha256"),
+        (["update", "{state}", "--model", "tiny", "--server", "http://127.0.0.1:9"], "root metadata"),
+        (["update", "{state}", "--model", "tiny", "--token-file", "{missing}"], "cannot read"),
+        (["tuf", "--metadata-dir", "x", "refresh"], "not in this version"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_a_named_error_and_status_1(
+    arguments: list[str], text: str, tmp_path: Path, inputs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"state": tmp_path / "state", "missing": tmp_path / "missing", "inputs": inputs}
+    assert main([argument.format(**places) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert "Traceback" not in error
+
+
+def test_inputs_that_are_no_arrays_are_refused(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04nonsense")
+    np.save(tmp_path / "array.npy", tiny.windows(1))
+    np.savez(tmp_path / "uneven.npz", window=tiny.windows(2), context=tiny.windows(3))
+    for name in ("bad.npz", "array.npy", "uneven.npz"):
+        assert main(["predict", *model, "--inputs", str(tmp_path / name), "--many"]) == 1
+        assert "ConfigurationError" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "edge_runtime.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "predict" in done.stdout
