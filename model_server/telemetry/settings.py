@@ -13,13 +13,14 @@ __all__ = ["TelemetrySettings"]
 class TelemetrySettings:
     """``epsilon`` and ``delta`` cover everything that a device sends in a day. ``minimum_cohort`` is the number of
     device-days below which no number is shown or judged. A report of day D is taken until the end of day
-    D + ``late_days``, then D closes. ``minimum_baseline_days`` judged days make a baseline at least. ``queue`` reports
-    may wait to be stored before more are told to come later."""
+    D + ``late_days``, then D closes. Devices send a day when it is over, so 1 takes what arrives on the next day and
+    holds no exact sum for longer than that day. ``minimum_baseline_days`` judged days make a baseline at least.
+    ``queue`` reports may wait to be stored before more are told to come later."""
 
     epsilon: float = 1.0
     delta: float = 1e-6
     minimum_cohort: int = 500
-    late_days: int = 0
+    late_days: int = 1
     minimum_baseline_days: int = 7
     queue: int = 4096
     drift: DriftSettings = field(default_factory=DriftSettings)

@@ -177,8 +177,8 @@ def test_a_report_that_was_admitted_before_its_day_closed_is_refused_after(world
     assert isinstance(answer, ReportRefused)
 
 
-def test_late_days_keep_yesterday_open(tmp_path: Path) -> None:
-    world = World(tmp_path, TelemetrySettings(late_days=1))
+def test_by_default_a_day_is_reported_on_the_next_one_and_closes_after_it(tmp_path: Path) -> None:
+    world = World(tmp_path, TelemetrySettings())
     rows = WatchFleet(2, 1).day()
     yesterday = world.day
     world.take(reports(rows[:1], yesterday))

@@ -23,7 +23,8 @@ assert tables.SumRow.__tablename__ in Base.metadata.tables
 
 
 class World:
-    """``today`` is what the service believes; releases 2 and 3 of ``exercise`` are published."""
+    """``today`` is what the service believes; releases 2 and 3 of ``exercise`` are published. A day is reported while
+    it lasts and closes when it ends, unless the settings say otherwise."""
 
     def __init__(self, folder: Path, settings: TelemetrySettings | None = None, *, seed: int = 1) -> None:
         self.path = folder / "telemetry.db"
@@ -34,7 +35,7 @@ class World:
             ("exercise", 2): manifest(),
             ("exercise", 3): manifest(release=3),
         }
-        self.settings = settings or TelemetrySettings()
+        self.settings = settings or TelemetrySettings(late_days=0)
         self.service = self.new_service(seed)
 
     def new_service(self, seed: int = 1) -> TelemetryService:
