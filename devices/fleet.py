@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, 
     runtimes: list[tuple[str, str, EdgeRuntime]] = []
     try:
         examples = load_field(options.examples)
+        here = Device.detect(options.state / "host").attributes  # what all of them really run on
         for i, device_id in devices:
             engine = options.engines[i % len(options.engines)]
             runtime = EdgeRuntime.open(
@@ -174,7 +176,7 @@ def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, 
                 channel=options.channel,
                 token=options.token,
                 factory=Factory(options.factory, sha256=options.factory_sha256),
-                device=Device.detect(options.state / device_id, id=device_id, attributes={"simulated": True}),
+                device=Device(id=device_id, attributes={**here, "simulated": True}),
                 policy=RoutingPolicy(static_default=options.static_default),
                 engines=(engine,),
                 commit_after=options.commit_after,
@@ -190,8 +192,11 @@ def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, 
     except (EOFError, KeyboardInterrupt):
         pass  # the parent went away
     finally:
-        for _, _, runtime in runtimes:
-            runtime.close()
+        for device_id, _, runtime in runtimes:
+            try:
+                runtime.close()
+            except EdgeshipError as e:  # the other devices still have to close
+                sys.stderr.write(f"{device_id} could not keep what it counted: {e}\n")
 
 
 def _period(device_id: str, engine: str, runtime: Any, requests: list[dict[str, Any]]) -> DevicePeriod:

@@ -28,12 +28,12 @@ def main() -> None:
     options = parser.parse_args()
 
     from model_server.app import create_app
-    from model_server.serving import serve
+    from model_server.commands.serving import serve
     from model_server.settings import load_settings
 
     settings = load_settings(options.directory)
     app = create_app(settings, telemetry_today=lambda: today_from(options.today_file))
-    serve(app, host="127.0.0.1", port=0, ready_file=options.ready_file)
+    serve(app, "127.0.0.1", 0, ready_file=options.ready_file, announce=print)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def with_signal_gain(student: keras.Model) -> keras.Model:
     """Release 3's fault: logits scaled by how lively the signal is, without a floor under the logarithm.
 
     The idea sounds right (a livelier window deserves more confidence), every class keeps its rank, and on every
-    recorded window the scale is finite, so every offline check passes. A sensor that stalls repeats one sample: the
-    standard deviation is 0, its logarithm is minus infinity, and so are the logits.
+    recorded window the scale is finite, so every offline check passes. A sensor that drops out leaves a window of
+    zeros: its standard deviation is 0, the logarithm minus infinity, and the logits are not finite.
     """
     import keras
     from keras import ops

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,60 @@ def command(*arguments: str | Path) -> str:
 
 def command_json(*arguments: str | Path) -> Any:
     return json.loads(command(*arguments, "--json"))
+
+
+class Manager:
+    """The release managers at their own machines: every step is a command of ``edgeship-server``."""
+
+    def __init__(self, people: Path, credentials: Path, passphrase: Path, model: str) -> None:
+        self._people = people
+        self._passphrase = passphrase
+        self._remote: tuple[str | Path, ...] = ("--credentials", credentials)
+        self.model = model
+
+    def use(self, server: str) -> None:
+        """Where the server is now."""
+        credentials = self._remote[:2]
+        self._remote = (*credentials, "--server", server)
+
+    def publish(self, release: int, bundle: Path, ceiling: str, signers: Sequence[str]) -> Any:
+        """Stage the bundle, let each person review and sign from their own copy, publish. Returns `release show`."""
+        command("edgeship-server", "release", "stage", bundle, "--ceiling", ceiling, *self._remote)
+        number = str(release)
+        for person in signers:
+            home = self._people / person
+            own = home / bundle.name
+            shutil.copyfile(bundle, own)
+            command(
+                *("edgeship-server", "release", "sign", self.model, number, "--bundle", own, "--yes"),
+                *("--key", home / f"releases-{person}.pem", "--passphrase-file", self._passphrase),
+                *self._remote,
+            )
+        command("edgeship-server", "release", "publish", self.model, number, *self._remote)
+        return command_json("edgeship-server", "release", "show", self.model, number, *self._remote)
+
+    def start_rollout(self, release: int, *options: str) -> Any:
+        return command_json("edgeship-server", "rollout", "start", self.model, str(release), *options, *self._remote)
+
+    def rollout(self) -> Any:
+        """The server's account of the newest rollout."""
+        return command_json("edgeship-server", "rollout", "status", self.model, *self._remote)
+
+
+def init_server(directory: Path, people_dir: Path, people: Sequence[str], passphrase: Path, model: str) -> Path:
+    """`edgeship-server init`; then every person takes their keys away from the server's machine.
+
+    Returns the file with the admin API key and the fleet token.
+    """
+    options = [option for person in people for option in ("--person", person)]
+    command("edgeship-server", "init", directory, "--model", model, *options, "--passphrase-file", passphrase)
+    for person in people:
+        home = people_dir / person
+        home.mkdir(parents=True)
+        for key in sorted((directory / "keys").glob(f"*-{person}.pem")):
+            key.rename(home / key.name)
+        shutil.copyfile(directory / "root.json", home / "root.json")
+    return directory / "credentials.json"
 
 
 class Process:
