@@ -31,11 +31,13 @@ class Background:
         *,
         interval_s: float,
         monotonic: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._settle = settle
         self._chores = chores
         self._interval_s = interval_s
         self._monotonic = monotonic
+        self._uniform = uniform
         self._wake = threading.Event()
         self._stopped = False
         self.last_error: str | None = None
@@ -63,7 +65,7 @@ class Background:
             errors = [self._attempt(self._settle)]
             if self._monotonic() >= due:
                 errors += [self._attempt(chore) for chore in self._chores]
-                due = self._monotonic() + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER)
+                due = self._monotonic() + self._interval_s * self._uniform(1 - JITTER, 1 + JITTER)
             self.last_error = next((error for error in errors if error is not None), None)
             self._wake.wait(max(0.0, due - self._monotonic()))
 

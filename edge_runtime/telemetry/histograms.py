@@ -58,7 +58,7 @@ class Histograms:
                 counts[LATENCY_DEVICE][device] += 1
             if cloud is not None:
                 counts[LATENCY_CLOUD][cloud] += 1
-        if self._inputs and inputs:
+        if self._inputs:
             self._keep(inputs)
 
     def count(self, histogram: str, cell: int, times: int = 1) -> None:
@@ -101,7 +101,10 @@ class Histograms:
 
     def _keep(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         # Appending to and popping from a deque are atomic, so a full buffer never makes another thread wait.
-        copies = [inputs[name].copy() for name in self._inputs]
+        try:
+            copies = [inputs[name].copy() for name in self._inputs]
+        except KeyError:
+            return  # the cloud answered without them
         self._pending.append(copies)
         for copy in copies:
             self._pending_bytes += copy.nbytes

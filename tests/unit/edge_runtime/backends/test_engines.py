@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.backends import engine_version, installed_engines, load_engine
+from edge_runtime.backends.litert import LiteRtEngine
 from edge_runtime.bundle import TensorSpec
 from edge_runtime.errors import EngineFailed, EngineMissing, ModelRejected
 from tests.support import tiny
@@ -120,6 +121,25 @@ def test_a_single_tensor_may_have_another_name_in_the_file(case: str) -> None:
     outputs = load_engine(case, MODELS[case], renamed).run({"signal": window})
 
     np.testing.assert_allclose(outputs["scores"], tiny.expected(window), atol=1e-5)
+
+
+@pytest.mark.parametrize("bound", [1, 2])
+def test_litert_makes_no_more_interpreters_than_it_may(bound: int) -> None:
+    engine = load_engine("tflite", MODELS["tflite"], tiny.release().manifest, 1, bound)
+    assert isinstance(engine, LiteRtEngine)
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait(5)
+        for seed in range(300):
+            engine.run({"window": tiny.windows(1, seed)})
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= len(engine._idle) <= bound
 
 
 def test_an_onnx_model_that_fails_while_running_raises_engine_failed() -> None:
