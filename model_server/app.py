@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -84,6 +84,7 @@ def create_app(
     services = open_services(settings, clock=clock, telemetry_today=telemetry_today)
     admin = services.credentials.require(Kind.ADMIN)
     device = services.credentials.require(Kind.FLEET, Kind.ADMIN)
+    inference = create_inference_app(settings.cloud_models, device)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -92,6 +93,8 @@ def create_app(
             yield
         finally:
             services.controller.stop()
+            inference.close()
+            services.telemetry.close()
             services.engine.dispose()
 
     app = FastAPI(
@@ -118,7 +121,7 @@ def create_app(
         apps={
             "/metadata": MetadataFiles(services.repository.metadata),
             "/targets": TargetFiles(services.repository.targets),
-            "/v2": create_inference_app(settings.cloud_models, device),
+            "/v2": inference,
         },
     )
     return app
@@ -177,4 +180,7 @@ def _status_router(services: Services, admin: Authorize) -> APIRouter:
 
 
 def _version() -> str:
-    return version("edgeship")
+    try:
+        return version("edgeship")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

@@ -71,7 +71,10 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
         status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-        return problem(status, str(error), type(error).__name__)
+        answer = problem(status, str(error), type(error).__name__)
+        if isinstance(error, BodyTooLarge):
+            answer.headers["connection"] = "close"  # else the server would go on reading what it has refused
+        return answer
 
     async def framework(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -84,7 +87,9 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The framework logs the traceback and answers with this; what went wrong is nobody's business outside.
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
+        answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
+        answer.headers["connection"] = "close"  # uvicorn drops the connection after a traceback: say so first
+        return answer
 
     app.add_exception_handler(EdgeshipError, ours)
     app.add_exception_handler(HTTPException, framework)

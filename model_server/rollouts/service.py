@@ -126,12 +126,14 @@ class RolloutService:
                 row = latest_rollout(session, model, channel)
                 if row is None or (row.state != State.RUNNING and row.settled is not None):
                     return
+                before = plan_of(row)
                 if row.state == State.RUNNING:
                     judge(session, row, now)
                 if row.state != State.RUNNING:
                     settle(session, row, now)
                 plan = plan_of(row)
-            self._publisher.put_plan(plan)
+            if plan != before:
+                self._publisher.put_plan(plan)
 
     def unsettled(self) -> list[tuple[str, str]]:
         """(model, channel) of every rollout that still needs to be watched."""

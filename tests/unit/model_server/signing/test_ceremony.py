@@ -9,8 +9,8 @@ from model_server.services import open_publisher
 from model_server.settings import Settings
 from model_server.signing.repository import Repository
 from model_server.signing.roles import delegated_models
+from tests.support.plans import PLAN, client, seen_plan
 from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, key_file, make_folder
-from tests.unit.model_server.signing.test_publisher import PLAN, client, seen_plan
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.support.plans import PLAN
 from tests.support.server import Running, make_folder, running
-from tests.unit.model_server.signing.test_publisher import PLAN
 
 IDENTITY = {"Accept-Encoding": "identity"}
 
