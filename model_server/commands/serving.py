@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from socket import AF_INET6, socket
@@ -59,11 +60,14 @@ def serve(app: FastAPI, host: str, port: int, *, ready_file: Path | None, announ
         announce(address)
 
     server = _Server(config, listening)
+    # uvicorn stops on SIGTERM and then raises it again; a stop that was asked for is not a failure.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         server.run()
     except SystemExit as error:
         raise SettingsError(f"cannot listen on {host}:{port}; the log above says why") from error
     finally:
+        signal.signal(signal.SIGTERM, before)
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
     if not server.started:

@@ -1,0 +1,87 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from model_server.audit import log as audit
+from model_server.db.base import open_engine, reading, writing
+from model_server.db.migrate import upgrade
+from model_server.errors import AuditBroken
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path / 'edgeship.db'}")
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def add(engine: Engine, count: int) -> list[str]:
+    heads = []
+    for number in range(count):
+        with writing(engine) as session:
+            heads.append(
+                audit.append(
+                    session,
+                    NOW + timedelta(microseconds=number),
+                    actor="admin:alice",
+                    action="release.staged",
+                    subject=f"exercise/{number}",
+                    detail={"n": number, "é": None},
+                )
+            )
+    return heads
+
+
+def tamper(engine: Engine, statement: str) -> None:
+    """What somebody with the database file can do."""
+    with writing(engine) as session:
+        session.execute(text("DROP TRIGGER audit_refuses_update"))
+        session.execute(text("DROP TRIGGER audit_refuses_delete"))
+        session.execute(text(statement))
+
+
+def test_a_log_that_nobody_touched_verifies_and_its_head_is_the_last_digest(engine: Engine) -> None:
+    with reading(engine) as session:
+        assert audit.head(session) is None
+        assert audit.verify(session) == 0
+    heads = add(engine, 5)
+    with reading(engine) as session:
+        assert audit.verify(session) == 5
+        assert audit.head(session) == heads[-1]
+    assert len(set(heads)) == 5
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET actor = 'admin:bob' WHERE sequence = 3",
+        "UPDATE audit SET detail = '{}' WHERE sequence = 3",
+        "UPDATE audit SET time = '2020-01-01 00:00:00.000000' WHERE sequence = 3",
+        "DELETE FROM audit WHERE sequence = 3",
+        "DELETE FROM audit WHERE sequence = 1",
+        "UPDATE audit SET digest = previous WHERE sequence = 5",
+    ],
+)
+def test_any_change_is_found(engine: Engine, statement: str) -> None:
+    add(engine, 5)
+    tamper(engine, statement)
+    with reading(engine) as session, pytest.raises(AuditBroken):
+        audit.verify(session)
+
+
+def test_an_entry_stands_exactly_if_its_transaction_does(engine: Engine) -> None:
+    def fail() -> None:
+        with writing(engine) as session:
+            audit.append(session, NOW, actor="a", action="b", subject="c")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with reading(engine) as session:
+        assert audit.verify(session) == 0

@@ -1,0 +1,150 @@
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import StatementError
+
+from model_server.audit.tables import AuditRow
+from model_server.db.base import open_engine, reading, writing
+from model_server.db.credentials import CredentialRow, Credentials, Kind, add_credential
+from model_server.db.migrate import upgrade
+from model_server.db.schema import metadata
+from model_server.errors import Forbidden, Unauthorized
+from tests.support.server import SteppedClock
+
+NOW = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path / 'edgeship.db'}")
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def test_the_migrations_make_exactly_the_declared_tables(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata()) == []
+
+
+def test_upgrading_again_changes_nothing(engine: Engine) -> None:
+    with writing(engine) as session:
+        session.add(CredentialRow(digest="d", kind="admin", name="n", created=NOW))
+    upgrade(engine)
+    with reading(engine) as session:
+        assert session.get(CredentialRow, "d") is not None
+
+
+def test_sqlite_keeps_a_log_ahead_of_writing(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 10_000
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_a_reader_sees_one_state_while_others_write(engine: Engine) -> None:
+    with reading(engine) as reader:
+        assert reader.query(CredentialRow).count() == 0
+        with writing(engine) as writer:
+            writer.add(CredentialRow(digest="d", kind="admin", name="n", created=NOW))
+        assert reader.query(CredentialRow).count() == 0
+    with reading(engine) as reader:
+        assert reader.query(CredentialRow).count() == 1
+
+
+def test_an_error_takes_everything_of_its_transaction_back(engine: Engine) -> None:
+    def fail() -> None:
+        with writing(engine) as session:
+            session.add(CredentialRow(digest="d", kind="admin", name="n", created=NOW))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with reading(engine) as session:
+        assert session.query(CredentialRow).count() == 0
+
+
+def test_many_threads_that_read_and_then_write_lose_nothing(engine: Engine) -> None:
+    with writing(engine) as session:
+        session.add(CredentialRow(digest="counter", kind="0", name="n", created=NOW))
+
+    def work() -> None:
+        for _ in range(10):
+            with writing(engine) as session:
+                row = session.get(CredentialRow, "counter")
+                assert row is not None
+                row.kind = str(int(row.kind) + 1)
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with reading(engine) as session:
+        row = session.get(CredentialRow, "counter")
+        assert row is not None
+        assert row.kind == "120"
+
+
+def test_a_time_comes_back_in_utc_and_one_without_a_zone_is_refused(engine: Engine) -> None:
+    local = NOW.astimezone(timezone(timedelta(hours=5)))
+    with writing(engine) as session:
+        session.add(CredentialRow(digest="d", kind="admin", name="n", created=local))
+    with reading(engine) as session:
+        row = session.get(CredentialRow, "d")
+        assert row is not None
+        assert (row.created, row.created.tzinfo) == (NOW, UTC)
+    with pytest.raises(StatementError), writing(engine) as session:
+        session.add(CredentialRow(digest="e", kind="admin", name="n", created=NOW.replace(tzinfo=None)))
+
+
+def test_audit_rows_cannot_be_changed_or_deleted(engine: Engine) -> None:
+    row = AuditRow(
+        sequence=1, time=NOW, actor="a", action="b", subject="c", detail="{}", previous="0" * 64, digest="1" * 64
+    )
+    with writing(engine) as session:
+        session.add(row)
+    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+        with pytest.raises(Exception, match="append-only"), writing(engine) as session:
+            session.execute(text(statement))
+
+
+def test_an_api_key_is_kept_as_a_digest_only(engine: Engine, tmp_path: Path) -> None:
+    with writing(engine) as session:
+        token = add_credential(session, Kind.ADMIN, "alice", NOW)
+    engine.dispose()
+    assert token.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert Credentials(engine, SteppedClock()).identify(f"Bearer {token}") == (Kind.ADMIN, "alice")
+
+
+def test_a_key_opens_only_what_its_kind_may(engine: Engine) -> None:
+    with writing(engine) as session:
+        admin, fleet = (add_credential(session, kind, kind.value, NOW) for kind in (Kind.ADMIN, Kind.FLEET))
+    credentials = Credentials(engine, SteppedClock())
+    for_admins, for_devices = credentials.require(Kind.ADMIN), credentials.require(Kind.FLEET, Kind.ADMIN)
+    assert for_admins(f"Bearer {admin}") == for_devices(f"bearer  {admin}") == "admin:admin"
+    assert for_devices(f"Bearer {fleet}") == "fleet:fleet"
+    with pytest.raises(Forbidden):
+        for_admins(f"Bearer {fleet}")
+    for header in (None, "", "Bearer", "Bearer ", f"Basic {admin}", f"Bearer {admin}x", "Bearer " + "x" * 1_000):
+        with pytest.raises(Unauthorized):
+            for_devices(header)
+
+
+def test_a_removed_key_stops_working_within_the_time_that_answers_are_remembered(engine: Engine) -> None:
+    with writing(engine) as session:
+        token = add_credential(session, Kind.ADMIN, "alice", NOW)
+    clock = SteppedClock()
+    credentials = Credentials(engine, clock)
+    assert credentials.identify(f"Bearer {token}")
+    with writing(engine) as session:
+        session.query(CredentialRow).delete()
+    clock.advance(seconds=31)
+    assert credentials.identify(f"Bearer {token}") is None

@@ -1,0 +1,176 @@
+"""The commands as a release manager types them, against `edgeship-server serve` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_server.cli import main
+from tests.support.server import PASSPHRASE, make_bundle, make_folder
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def passphrase(tmp_path: Path) -> Path:
+    path = tmp_path / "passphrase"
+    path.write_bytes(PASSPHRASE + b"\n")
+    return path
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    ready = directory.parent / "ready"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "model_server.cli", "serve", str(directory), "--port", "0", "--ready-file", str(ready)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not ready.exists():
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield ready.read_text().strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        if process.stderr:
+            process.stderr.close()
+        assert not ready.exists()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command with ``--json`` and parse its answer."""
+
+    def run(*args: object, code: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main([*map(str, args), "--json"]) == code
+        out, err = capsys.readouterr()
+        return {"error": err} if code else dict(json.loads(out))
+
+    return run
+
+
+def test_the_whole_way_from_an_empty_folder_to_a_rollout(run: Run, tmp_path: Path, passphrase: Path) -> None:
+    folder = tmp_path / "server"
+    people = [option for person in ("alice", "bob", "carol") for option in ("--person", person)]
+    made = run("init", folder, "--model", "exercise", *people, "--passphrase-file", passphrase)
+    credentials = folder / "credentials.json"
+    assert json.loads(credentials.read_text()) == {
+        "admin_api_key": made["admin_api_key"],
+        "fleet_token": made["fleet_token"],
+    }
+    assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
+    assert (folder / "root.json").exists()
+    bundle = make_bundle(tmp_path / "1.bundle", 1)
+    with serving(folder) as url:
+        to = ["--server", url, "--credentials", credentials]
+        assert run("release", "stage", bundle, "--ceiling", "0s=100%", *to)["state"] == "staged"
+        refused = run("release", "publish", "exercise", 1, *to, code=1)
+        assert "ServerRefused" in refused["error"]
+        assert "409" in refused["error"]
+        for person in ("alice", "bob"):
+            key = folder / "keys" / f"releases-{person}.pem"
+            signed = run(
+                *("release", "sign", "exercise", 1, "--key", key, "--passphrase-file", passphrase),
+                *("--bundle", bundle, *to),
+            )
+            assert signed["person"] == person
+            assert signed["review"]["kept"] == 0
+        assert run("release", "publish", "exercise", 1, *to)["state"] == "published"
+        assert [release["state"] for release in run("release", "list", "exercise", *to)["releases"]] == ["published"]
+        started = run(
+            *("rollout", "start", "exercise", 1, "--channel", "stable", "--stages", "all", "--holdback", "0%"),
+            *("--on-breach", "rollback", "--growth", "auto", "--min-requests", "5", "--salt", "fixed", *to),
+        )
+        assert started["limits"]["min_requests"] == 5
+        assert started["plan"]["salt"] == "fixed"
+        assert run("rollout", "status", "exercise", *to)["state"] == "running"
+        for action, state in (("halt", "halted"), ("rollback", "rolled_back"), ("disable", "disabled")):
+            assert run("rollout", action, "exercise", *to)["plan"]["state"] == state
+        assert run("status", *to)["models"]["exercise"][0]["release"] == 1
+
+
+def test_keys_list_names_the_people_and_delegate_adds_a_model(run: Run, tmp_path: Path, passphrase: Path) -> None:
+    folder = make_folder(tmp_path / "server").directory
+    run("keys", "delegate", "pose", "--dir", folder, "--passphrase-file", passphrase)
+    roles = {role["role"]: role for role in run("keys", "list", folder)["roles"]}
+    assert [key["owner"] for key in roles["releases-pose"]["keys"]] == ["alice", "bob", "carol"]
+    assert roles["releases-pose"]["threshold"] == 2
+    assert [key["owner"] for key in roles["rollouts-pose"]["keys"]] == ["server"]
+
+
+def test_tables_are_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "server").directory
+    assert main(["keys", "list", str(folder)]) == 0
+    assert "releases-exercise" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["serve", "nowhere"], "edgeship-server init nowhere"),
+        (["keys", "list", "nowhere"], "edgeship-server init nowhere"),
+        (["status"], "--server"),
+        (["status", "--server", "http://127.0.0.1:9"], "--api-key"),
+        (["status", "--server", "http://127.0.0.1:9", "--api-key", "k"], "ServerUnreachable"),
+        (["status", "--server", "no address", "--api-key", "k"], "ServerUnreachable"),
+        (["release", "stage", "none.bundle", "--server", "http://x", "--api-key", "k"], "none.bundle"),
+        (["release", "list", "UPPER", "--server", "http://x", "--api-key", "k"], "InvalidName"),
+        (["release", "revoke", "m", "1", "--server", "http://x", "--api-key", "k"], "NotInThisVersion"),
+        (["release", "set-floor", "m", "1", "--server", "http://x", "--api-key", "k"], "NotInThisVersion"),
+        (["init", "d", "--model", "m", "--person", "a", "--passphrase-file", "none"], "none"),
+        (["init", "d", "--model", "m", "--person", "a"], "--passphrase-file"),
+        (
+            ["rollout", "start", "m", "1", "--predicate", "{", "--server", "http://x", "--api-key", "k"],
+            "--predicate is not JSON",
+        ),
+    ],
+)
+def test_a_command_that_fails_says_why_in_one_line(
+    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("EDGESHIP_SERVER", "EDGESHIP_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(args) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.startswith("edgeship-server: ")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_an_error_of_its_own(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "server").directory
+    with serving(folder) as url:
+        other = make_folder(tmp_path / "other").directory
+        second = subprocess.run(
+            [sys.executable, "-m", "model_server.cli", "serve", str(other), "--port", url.rpartition(":")[2]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert second.returncode == 1
+        assert "SettingsError" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in ([], ["explode"], ["release", "sign", "m"], ["rollout", "start", "m", "one"]):
+        with pytest.raises(SystemExit) as error:
+            main(args)
+        assert error.value.code == 2
