@@ -212,6 +212,28 @@ class TestIntake:
         asyncio.run(run())
         assert sizes == [1, 9]
 
+    def test_a_caller_that_goes_away_takes_nobody_with_it(self) -> None:
+        import threading
+
+        release = threading.Event()
+
+        def store(batch: list[Submission]) -> list[None]:
+            release.wait(5)
+            return [None] * len(batch)
+
+        async def run() -> list[object]:
+            intake = Intake(store, 100)  # type: ignore[arg-type]
+            calls = [asyncio.ensure_future(intake.submit(None)) for _ in range(3)]  # type: ignore[arg-type]
+            await asyncio.sleep(0.05)
+            calls[0].cancel()
+            release.set()
+            answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+            await asyncio.wait_for(intake.submit(None), 5)  # type: ignore[arg-type]
+            intake.close()
+            return [type(answer) for answer in answers]
+
+        assert asyncio.run(run()) == [asyncio.CancelledError, type(None), type(None)]
+
     def test_more_than_the_queue_holds_is_told_to_come_later(self) -> None:
         import threading
 

@@ -56,6 +56,21 @@ def test_reports_are_summed_by_cohort(world: World) -> None:
     assert cohorts == {(2, 0): 12, (2, 3): 3, (3, 0): 5}
 
 
+def test_batches_add_up_to_what_one_batch_would_be(world: World, tmp_path: Path) -> None:
+    rows = WatchFleet(30, 1).day()
+    world.take(reports(rows[:10], world.day))
+    world.take(reports(rows[10:], world.day))
+    (tmp_path / "other").mkdir()
+    other = World(tmp_path / "other")
+    other.take(reports(rows, other.day))
+
+    def sums(world: World) -> bytes:
+        with reading(world.engine) as session:
+            return session.execute(select(OpenCohortRow.sums)).scalar_one()
+
+    assert sums(world) == sums(other)
+
+
 def test_artifacts_with_the_same_features_share_a_cohort(world: World) -> None:
     rows = WatchFleet(4, 1).day()
     world.take([*reports(rows[:2], world.day), *reports(rows[2:], world.day, kind="tflite/int8")])
