@@ -14,7 +14,8 @@ class ConvertedArtifact:
 
     ``accuracy`` and ``source_accuracy`` are None without labels; ``p50_us`` is None where the engine does not run here
     (Core ML); ``temperature``, ``threshold`` and ``confidence_sha256`` are None without confidence data.
-    ``weight_share`` is the share of convolution and matrix weights in INT8 (0 for fp32).
+    ``mismatched`` counts output values that are finite in the artifact or in its source only. ``weight_share`` is the
+    share of convolution and matrix weights in INT8 (0 for fp32).
     """
 
     target: str
@@ -32,6 +33,7 @@ class ConvertedArtifact:
     rows: int
     max_abs_error: float
     mean_abs_error: float
+    mismatched: int
     agreement: float
     p50_us: float | None
     evaluated_with: str

@@ -8,7 +8,7 @@ from converters.errors import InvalidRequest, TooLittleData
 
 __all__ = ["confidence_of", "fit_temperature", "threshold_for_deferral"]
 
-LOWEST, HIGHEST = 0.05, 100.0  # temperatures; outside, the split says nothing about calibration
+LOWEST, HIGHEST = 0.2, 100.0  # temperatures; below, float32 softmax saturates and confidences no longer rank
 STEPS = 60
 
 
@@ -27,12 +27,15 @@ def confidence_of(logits: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature that minimizes the negative log likelihood (Guo et al. 2017, section 4.2).
 
-    The loss is convex in 1/T, so its slope is bisected. Rows that are not finite do not count.
+    The loss is convex in 1/T, so its slope is bisected. Rows that are not finite do not count. Rows without a single
+    mistake say nothing about how often the model is wrong; T is 1 then.
     """
     finite = np.isfinite(logits).all(axis=1)
     z, y = logits[finite].astype(np.float64), labels[finite]
     if len(z) < 2:
         raise TooLittleData("fewer than two rows with finite logits to fit a temperature on")
+    if (z.argmax(axis=1) == y).all():
+        return 1.0
     chosen = z[np.arange(len(z)), y]
 
     def slope(inverse: float) -> float:

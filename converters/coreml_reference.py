@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.coreml_operators import OPERATORS, Operands
 from converters.errors import ModelUnreadable, UnsupportedOperator
+from converters.mil.operands import Operands
+from converters.mil.operators import OPERATORS
 from converters.quiet import load_tool, quiet
 
 __all__ = ["CoreMLReference", "Observer"]
@@ -117,7 +118,7 @@ def _load_program(package: Path | bytes) -> Any:
             spec = model.get_spec()
             if spec.WhichOneof("Type") != "mlProgram":
                 raise ModelUnreadable(f"a Core ML {spec.WhichOneof('Type')}, not an mlprogram")
-            return load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
+            return load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir or "")
 
 
 def _unpacked(package: Path | bytes, folder: Path) -> Path:

@@ -100,7 +100,9 @@ def distill(
         teacher_accuracy = accuracy(_logits(answer, held_x, classes), held_y)
 
     steps = -(-len(x) // batch_size) * epochs
-    student.compile(
+    # A second model over the same layers is compiled, so that the student stays free of this loss and can be saved.
+    trainer = keras.Model(student.inputs, student.outputs)
+    trainer.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
         loss=_loss(temperature, alpha if y is not None else 0.0, classes),
         jit_compile=False,
@@ -121,7 +123,7 @@ def distill(
             progress(history[-1])
 
     watch = keras.callbacks.LambdaCallback(on_epoch_end=ended)
-    student.fit(x, targets, batch_size=batch_size, epochs=epochs, verbose=0, shuffle=True, callbacks=[watch])
+    trainer.fit(x, targets, batch_size=batch_size, epochs=epochs, verbose=0, shuffle=True, callbacks=[watch])
     if best is not None:
         student.set_weights(best[2])
     agreement = _predict(student, x).argmax(axis=1) == soft.argmax(axis=1)

@@ -216,6 +216,7 @@ def _measured(
         rows=evaluation.rows,
         max_abs_error=parity.max_abs_error,
         mean_abs_error=parity.mean_abs_error,
+        mismatched=parity.mismatched,
         agreement=parity.agreement,
         p50_us=None,
         evaluated_with=engine.name,

@@ -28,11 +28,12 @@ class quiet:  # noqa: N801 - used like a function, as contextlib's are
     """Hide what the block prints. If it raises, `ConversionFailed` carries the stage and the end of that output.
 
     Tools raise types of their own that derive from `Exception` directly, so every one is translated, with the original
-    as its cause; our own errors pass unchanged.
+    as its cause; our own errors pass unchanged. Without ``streams`` only the file descriptors are redirected.
     """
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, *, streams: bool = True) -> None:
         self._stage = stage
+        self._streams = streams
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> None:
@@ -43,13 +44,17 @@ class quiet:  # noqa: N801 - used like a function, as contextlib's are
             for descriptor in (1, 2):
                 stack.callback(_restore, descriptor, os.dup(descriptor))
                 os.dup2(self._sink.fileno(), descriptor)
-            text = io.TextIOWrapper(io.FileIO(os.dup(self._sink.fileno()), "w"), errors="replace", write_through=True)
-            stack.callback(text.close)
-            stack.enter_context(contextlib.redirect_stdout(text))
-            stack.enter_context(contextlib.redirect_stderr(text))
+            if self._streams:
+                self._redirect_streams(stack)
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             self._stack = stack.pop_all()
+
+    def _redirect_streams(self, stack: contextlib.ExitStack) -> None:
+        text = io.TextIOWrapper(io.FileIO(os.dup(self._sink.fileno()), "w"), errors="replace", write_through=True)
+        stack.callback(text.close)
+        stack.enter_context(contextlib.redirect_stdout(text))
+        stack.enter_context(contextlib.redirect_stderr(text))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -77,7 +82,8 @@ def load_tool(name: str) -> ModuleType:
         return sys.modules[name]
     if name.split(".")[0] in ("tensorflow", "keras"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow's library is loaded
-    with quiet(f"importing {name}"):
+    # A package that makes a log handler while it is imported keeps `sys.stderr` of that moment, so that one stays.
+    with quiet(f"importing {name}", streams=False):
         try:
             return importlib.import_module(name)
         except ImportError as error:

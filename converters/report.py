@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,12 @@ class Report:
 
 
 def report_dict(report: Report) -> dict[str, Any]:
-    """As JSON writes it: files by name, infinities as null."""
+    """As JSON writes it, with files by name."""
     artifacts = []
     for artifact in report.artifacts:
         values = asdict(artifact)
         values["file"] = values.pop("path").name
-        artifacts.append({key: None if _is_infinite(value) else value for key, value in values.items()})
+        artifacts.append(values)
     return {
         "format": FORMAT,
         "source": report.source,
@@ -97,10 +96,4 @@ def _artifact(values: dict[str, Any], folder: Path) -> ConvertedArtifact:
     values = {**values, "path": folder / Path(values["file"]).name}
     for name in ("operators", "float_operators"):
         values[name] = tuple(values[name])
-    for name in ("max_abs_error", "mean_abs_error"):
-        values[name] = math.inf if values[name] is None else values[name]
     return ConvertedArtifact(**{each.name: values[each.name] for each in fields(ConvertedArtifact)})
-
-
-def _is_infinite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)

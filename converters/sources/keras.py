@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import ModelUnreadable, UnsupportedModel
+from converters.errors import ConversionFailed, ModelUnreadable, UnsupportedModel
 from converters.quiet import load_tool, quiet
 from converters.sources.base import BATCH, is_batched
 from converters.sources.tfgraph import FrozenGraph, simplify
@@ -147,8 +147,8 @@ def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
     try:
         with quiet(f"loading {path}"):
             return keras.models.load_model(path, custom_objects=dict(custom_objects or {}), compile=False)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ModelUnreadable(f"{path}: {error}") from error
+    except ConversionFailed as error:
+        raise ModelUnreadable(str(error)) from error
 
 
 def _output_names(model: Any) -> list[str]:

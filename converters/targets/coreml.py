@@ -126,7 +126,8 @@ def _exact_logarithms(program: Any) -> None:
 def _zipped(package: Path) -> bytes:
     """Stored, sorted, with fixed times and identifiers."""
     manifest = json.loads((package / "Manifest.json").read_text())
-    entries = manifest["itemInfoEntries"]
+    # A model whose weights all fit into its program has an empty folder for them, and a zip holds files only.
+    entries = {key: entry for key, entry in manifest["itemInfoEntries"].items() if _has_files(package, entry["path"])}
     renamed = {old: str(uuid.uuid5(NAMESPACE, entry["path"])) for old, entry in entries.items()}
     manifest["itemInfoEntries"] = {renamed[old]: entry for old, entry in entries.items()}
     manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
@@ -138,6 +139,11 @@ def _zipped(package: Path) -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, path.read_bytes())
     return buffer.getvalue()
+
+
+def _has_files(package: Path, item: str) -> bool:
+    path = package / "Data" / item
+    return path.is_file() or any(path.rglob("*"))
 
 
 def _translated(error: ConversionFailed) -> ConversionFailed | UnsupportedOperator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,20 +68,39 @@ def onnx_operators(model: Any) -> tuple[str, ...]:
 
 
 def compact(model: Any) -> None:
-    """Give every inner tensor a short name: in a small quantized model, names are a quarter of the file."""
+    """Short names for inner tensors, and one order and naming for the same model.
+
+    In a small quantized model names are a quarter of the file; and tf2onnx numbers its nodes by a counter that runs on
+    from one conversion to the next.
+    """
+    if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        return  # bodies of loops and branches refer to the outer tensors by name
     kept = {value.name for value in (*model.graph.input, *model.graph.output)}
-    initializers = [each.name for each in model.graph.initializer]
+    used = dict.fromkeys(name for node in model.graph.node for name in node.input)
+    constants = {each.name: each for each in model.graph.initializer if each.name in used}
+    ordered = [constants[name] for name in used if name in constants]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(ordered)
     produced = [name for node in model.graph.node for name in node.output if name]
-    names = {name: f"w{index}" for index, name in enumerate(n for n in initializers if n not in kept)}
+    names = {name: f"w{index}" for index, name in enumerate(n for n in (c.name for c in ordered) if n not in kept)}
     names |= {name: f"t{index}" for index, name in enumerate(n for n in produced if n not in kept)}
-    clashes = kept & set(names.values())
-    if not clashes:
+    if not kept & set(names.values()):
         _rename(model, names)
+    taken: set[str] = set()
     for node in model.graph.node:
-        if node.op_type in SHELL:
-            node.name = ""
+        node.name = "" if node.op_type in SHELL else _plain_name(node.name, taken)
         node.doc_string = ""
     del model.graph.value_info[:]
+
+
+def _plain_name(name: str, taken: set[str]) -> str:
+    """A node's name without tf2onnx's counters, made unique again."""
+    base = candidate = re.sub(r"__\d+", "", name)
+    number = 1
+    while candidate in taken:
+        candidate, number = f"{base}_{number}", number + 1
+    taken.add(candidate)
+    return candidate
 
 
 def _refuse_untranslated(model: Any) -> None:

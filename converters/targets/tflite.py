@@ -93,4 +93,5 @@ def _translated(error: ConversionFailed) -> ConversionFailed | UnsupportedOperat
     if match is None:
         return error
     operator = (match[1] or match[2]).split(",")[0].strip()
-    return UnsupportedOperator(operator, "TFLite has no builtin kernel for this TensorFlow operator; replace its layer")
+    hint = "use gelu(approximate=True)" if operator == "Erf" else "replace the layer that makes it"
+    return UnsupportedOperator(operator, f"TFLite has no builtin kernel for this TensorFlow operator; {hint}")

@@ -1,0 +1,1 @@
+"""NumPy meanings of MIL operators, for `converters.coreml_reference`."""
