@@ -242,6 +242,26 @@ def test_a_damaged_state_gives_way_to_the_version_before_it(store: Store, damage
     assert transitions.is_denied(read_slots(store.root), 8, 1)
 
 
+@pytest.mark.parametrize("allowed", range(4))
+def test_a_damaged_state_never_replaces_the_good_version_before_it(tmp_path: Path, allowed: int) -> None:
+    disk = FullDisk(10**9)
+    store = Store(tmp_path, disk=disk)
+    adopt(store, 1)
+    before = store.slots
+    store.apply(lambda slots: transitions.deny(slots, 9, 1))
+    store.close()
+    (tmp_path / "state.json").write_bytes(b"damaged")
+    store = Store(tmp_path, disk=disk)
+    disk.used, disk.allowed = 0, allowed
+    if allowed < 2:
+        with pytest.raises(StoreFull):
+            store.apply(lambda slots: transitions.deny(slots, 8, 1))
+    else:
+        store.apply(lambda slots: transitions.deny(slots, 8, 1))
+    store.close()
+    assert read_slots(tmp_path).active == before.active
+
+
 def test_a_power_cut_between_the_two_renames_loses_the_step_only(store: Store) -> None:
     adopt(store, 1)
     before = store.slots
