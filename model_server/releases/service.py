@@ -221,7 +221,7 @@ class ReleaseService:
             self._check_threshold(delegating, model, release, proposal)
             for target in _added(self._repository.role(releases_role(model)).signed, proposal.signed):
                 sha256 = target.hashes["sha256"]
-                if len(self._blobs.read(sha256)) != target.length:
+                if self._blobs.check(sha256) != target.length:
                     raise RepositoryDamaged(f"{target.path}: the stored file has not the signed size")
                 self._repository.write_target(target, self._blobs.path(sha256))
             self._publisher.publish({releases_role(model): proposal})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_runtime.bundle import (
@@ -51,8 +52,8 @@ def stage_files(path: Path, blobs: Blobs, ceiling: tuple[tuple[int, int], ...], 
         ReleaseDocument(model=manifest.model, release=manifest.release, ceiling=ceiling, audit_head=audit_head)
     )
     files = dict(bundle.files)
-    for name in files:
-        blobs.put(bundle.read(name))
+    for name, ref in files.items():
+        blobs.add(ref.sha256, partial(bundle.copy, name))
     files[RELEASE_FILE] = FileRef(file=RELEASE_FILE, bytes=len(document), sha256=hashlib.sha256(document).hexdigest())
     blobs.put(document)
     return StagedFiles(manifest=manifest, bundle_sha256=bundle.sha256, files=files)
