@@ -11,6 +11,7 @@ import pytest
 from edge_runtime.bundle import open_bundle, read_release
 from model_server.client import Client
 from model_server.errors import KeyRejected, ReviewFailed, ServerRefused, ServerUnreachable
+from model_server.releases.service import ReleaseService
 from model_server.releases.signing import sign_release
 from model_server.settings import Settings
 from tests.support.managers import api, download, publish, sign, stage
@@ -186,8 +187,6 @@ def test_a_key_of_another_role_cannot_sign(server: Running, settings: Settings, 
 def test_a_crash_between_publishing_and_noting_it_is_repaired_on_the_next_start(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model_server.releases.service import ReleaseService
-
     bundle = make_bundle(tmp_path / "1.bundle", 1)
     with running(settings) as server:
         stage(server, bundle)
@@ -206,6 +205,23 @@ def test_a_crash_between_publishing_and_noting_it_is_repaired_on_the_next_start(
         data = make_bundle(tmp_path / "x.bundle", 1)
         manifest = download(server, settings, tmp_path / "client", "models/exercise/1/manifest.json")
         assert manifest == open_bundle(data).read("manifest.json")
+
+
+def test_after_such_a_crash_publishing_again_is_enough(
+    server: Running, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "1.bundle", 1)
+    stage(server, bundle)
+    for person in ("alice", "bob"):
+        sign(server, settings, person, bundle)
+
+    def power_cut(*args: object) -> None:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseService, "_mark_published", power_cut)
+        assert server.admin.post("/v1/releases/exercise/1/publish").status_code == 500
+    assert server.admin.post("/v1/releases/exercise/1/publish").json()["state"] == "published"
 
 
 def test_a_staged_file_can_be_fetched_by_name_only(server: Running, tmp_path: Path) -> None:

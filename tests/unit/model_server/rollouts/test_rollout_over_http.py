@@ -55,6 +55,7 @@ def test_a_candidate_that_errs_is_rolled_back_by_itself_and_every_device_returns
     assert shown["state"] == "rolled_back"
     assert 2 <= shown["reports_before_halt"] <= 10  # the controller does not wait for the tick
     assert not shown["devices"]["all_returned"]
+    assert shown["settled"] is None
     [breach] = [event for event in shown["events"] if event["event"] == "guardrail_breached"]
     assert breach["reason"].startswith("errors: 0.4 is above")
     assert breach["numbers"]["count"] / breach["numbers"]["requests"] == 0.4
@@ -131,6 +132,23 @@ def test_silence_past_the_deadline_stops_a_rollout(fleet: Fleet, clock: SteppedC
     shown = status(fleet)
     assert shown["state"] == "rolled_back"
     assert [e["numbers"]["silent"] for e in shown["events"] if e["event"] == "guardrail_breached"] == [len(hit)]
+
+
+def test_a_device_that_was_heard_before_the_stage_is_silent_in_it(fleet: Fleet, clock: SteppedClock) -> None:
+    fleet.check_in()
+    start(fleet, growth="manual", stages=["10", "15", "all"])
+    fleet.check_in()
+    clock.advance(seconds=1)
+    fleet.server.admin.post(f"{URL}/advance")
+    on_it = [number for number in range(fleet.size) if fleet.running[f"d{number}"] == 2]
+    for number in on_it[:5]:
+        fleet.check_in(devices=range(number, number + 1))
+    clock.advance(hours=25)
+    fleet.server.services.controller.tick()
+    [breach] = [event for event in status(fleet)["events"] if event["event"] == "guardrail_breached"]
+    assert breach["numbers"] == {
+        "observed": 10 / 15, "limit": 0.2, "silent": 10, "selected": 15, "age_s": 90_000.0
+    }  # fmt: skip
 
 
 def test_manual_growth_waits_for_approval(fleet: Fleet) -> None:

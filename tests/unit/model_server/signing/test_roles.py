@@ -66,6 +66,16 @@ def test_people_are_counted_and_not_key_ids() -> None:
     assert len(signed_by(delegating, "releases-m", metadata.signed_bytes, signatures)) == 1
 
 
+def test_two_keys_of_one_person_count_once() -> None:
+    signers = [personal_signer(new_private(), "alice") for _ in range(2)]
+    keys = {signer.public_key.keyid: signer.public_key for signer in signers}
+    delegating = Targets(delegations=Delegations(dict(keys), {"releases-m": releases_delegation("m", keys)}))
+    metadata = Metadata(Targets())
+    for signer in signers:
+        metadata.sign(signer, append=True)
+    assert list(signed_by(delegating, "releases-m", metadata.signed_bytes, metadata.signatures)) == ["alice"]
+
+
 def test_a_releases_role_covers_its_model_only_and_a_rollouts_role_ends_the_search() -> None:
     releases, rollouts = releases_delegation("m", ["a", "b"]), rollouts_delegation("m", "c")
     assert releases.is_delegated_path("models/m/3/manifest.json")
