@@ -72,10 +72,11 @@ def load_dataset(path: str | Path) -> Dataset:
     if not path.is_file():
         raise DataUnreadable(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataUnreadable(f"{path} is not an .npz file; write it with numpy.savez(path, window=…, labels=…)")
-            arrays = {name: file[name] for name in file.files}
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataUnreadable(f"{path} is not an .npz file; write it with numpy.savez(path, window=…, labels=…)")
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataUnreadable(f"{path} is not a readable .npz file of plain arrays: {error}") from error
     labels = arrays.pop(LABELS, None)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.errors import OutputError, OutputExists, OutputFull
+from converters.evaluate import BURST, ROUNDS, WARM_UP, accuracy, interleaved_p50_us, machine
+from converters.output import written_whole
+from converters.parity import compare
+
+
+def test_parity_is_over_all_outputs_and_the_decision_over_the_first() -> None:
+    expected = {"logits": np.array([[1.0, 0.0], [0.0, 1.0]]), "aux": np.array([[5.0], [5.0]])}
+    actual = {"logits": np.array([[1.0, 0.5], [0.25, 0.0]]), "aux": np.array([[7.0], [5.0]])}
+    parity = compare(expected, actual)
+    assert parity.max_abs_error == 2.0
+    assert parity.mean_abs_error == pytest.approx((0.5 + 0.25 + 1.0 + 2.0) / 6)
+    assert parity.agreement == 0.5
+    assert parity.scale == 5.0
+    assert parity.mismatched == 0
+
+
+def test_equal_infinities_and_nans_agree_and_others_are_counted() -> None:
+    inf, nan = np.inf, np.nan
+    expected = {"logits": np.array([[inf, -inf, nan, 1.0, inf]])}
+    actual = {"logits": np.array([[inf, inf, nan, nan, 2.0]])}
+    parity = compare(expected, actual)
+    assert parity.mismatched == 3
+    assert parity.max_abs_error == 0.0
+
+
+def test_accuracy_is_the_share_of_rows_decided_as_labelled() -> None:
+    assert accuracy(np.array([[0.1, 0.9], [0.9, 0.1], [0.2, 0.3]]), np.array([1, 1, 1])) == pytest.approx(2 / 3)
+
+
+def test_calls_take_turns_and_the_median_is_of_single_calls() -> None:
+    now, order = [0.0], []
+
+    def call(name: str, seconds: float) -> None:
+        order.append(name)
+        now[0] += seconds
+
+    p50 = interleaved_p50_us({"a": lambda: call("a", 10e-6), "b": lambda: call("b", 30e-6)}, clock=lambda: now[0])
+    assert p50 == {"a": pytest.approx(10.0), "b": pytest.approx(30.0)}
+    timed = order[2 * WARM_UP :]
+    assert timed[: 2 * BURST] == ["a"] * BURST + ["b"] * BURST
+    assert len(timed) == 2 * BURST * ROUNDS
+
+
+def test_slow_models_are_measured_within_a_budget() -> None:
+    now = [0.0]
+
+    def slow() -> None:
+        now[0] += 0.2
+
+    interleaved_p50_us({"slow": slow}, clock=lambda: now[0])
+    assert now[0] <= (WARM_UP + BURST) * 0.2 + 0.1
+
+
+def test_the_machine_is_described_in_one_short_line() -> None:
+    assert "CPUs" in machine()
+    assert len(machine()) <= 256
+    assert "\n" not in machine()
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with written_whole(out) as folder:
+        (folder / "a").write_text("a")
+        assert not out.exists()
+    assert (out / "a").read_text() == "a"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def write_then_fail(folder: Path, error: Exception) -> None:
+    (folder / "a").write_text("new")
+    raise error
+
+
+def test_a_folder_does_not_appear_when_something_fails(tmp_path: Path) -> None:
+    for error, expected in (
+        (ValueError("bug"), ValueError),
+        (OSError(errno.ENOSPC, "full"), OutputFull),
+        (OSError(errno.EACCES, "denied"), OutputError),
+    ):
+        with pytest.raises(expected), written_whole(tmp_path / "out") as folder:
+            write_then_fail(folder, error)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overwritten_folder_is_kept_when_its_successor_fails(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with written_whole(out) as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(ValueError, match="bug"), written_whole(out, overwrite=True) as folder:
+        write_then_fail(folder, ValueError("bug"))
+    assert (out / "a").read_text() == "old"
+    with written_whole(out, overwrite=True) as folder:
+        (folder / "b").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputExists, match="not a folder"), written_whole(tmp_path / "out", overwrite=True):
+        pass
