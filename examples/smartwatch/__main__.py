@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     # Before TensorFlow is imported; its start-up messages would bury what the demo says.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
     from examples.smartwatch.story import tell
 

@@ -272,7 +272,7 @@ def _fleet(
             },
             "bad_release": {
                 "release": 3,
-                "fault": "logits scaled by log(standard deviation): not finite when the sensor drops out and a window is all zeros",
+                "fault": "logits scaled by log(standard deviation): not finite when a sensor drops out",
                 "state": bad["state"],
                 "reason": next(
                     (e["reason"] for e in bad["events"] if "breach" in e["event"]), bad["events"][-1]["reason"]
