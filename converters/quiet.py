@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from types import ModuleType, TracebackType
+from typing import TextIO
 
 from converters.errors import ConversionFailed, ToolMissing
 from edge_runtime.bundle.errors import EdgeshipError
@@ -28,12 +29,11 @@ class quiet:  # noqa: N801 - used like a function, as contextlib's are
     """Hide what the block prints. If it raises, `ConversionFailed` carries the stage and the end of that output.
 
     Tools raise types of their own that derive from `Exception` directly, so every one is translated, with the original
-    as its cause; our own errors pass unchanged. Without ``streams`` only the file descriptors are redirected.
+    as its cause; our own errors pass unchanged.
     """
 
-    def __init__(self, stage: str, *, streams: bool = True) -> None:
+    def __init__(self, stage: str) -> None:
         self._stage = stage
-        self._streams = streams
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> None:
@@ -44,17 +44,13 @@ class quiet:  # noqa: N801 - used like a function, as contextlib's are
             for descriptor in (1, 2):
                 stack.callback(_restore, descriptor, os.dup(descriptor))
                 os.dup2(self._sink.fileno(), descriptor)
-            if self._streams:
-                self._redirect_streams(stack)
+            text = io.TextIOWrapper(io.FileIO(os.dup(self._sink.fileno()), "w"), errors="replace", write_through=True)
+            stack.callback(text.close)
+            stack.enter_context(contextlib.redirect_stdout(_Diverted(stack, text, sys.stdout)))
+            stack.enter_context(contextlib.redirect_stderr(_Diverted(stack, text, sys.stderr)))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             self._stack = stack.pop_all()
-
-    def _redirect_streams(self, stack: contextlib.ExitStack) -> None:
-        text = io.TextIOWrapper(io.FileIO(os.dup(self._sink.fileno()), "w"), errors="replace", write_through=True)
-        stack.callback(text.close)
-        stack.enter_context(contextlib.redirect_stdout(text))
-        stack.enter_context(contextlib.redirect_stderr(text))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,6 +67,24 @@ class quiet:  # noqa: N801 - used like a function, as contextlib's are
         return self._sink.read().decode(errors="replace").strip()
 
 
+class _Diverted(io.TextIOBase):
+    """A stream that goes to ``now`` inside the block, and to ``then`` after it: a log handler that a package makes
+    meanwhile keeps the stream for good."""
+
+    def __init__(self, stack: contextlib.ExitStack, now: TextIO, then: TextIO) -> None:
+        self._target = now
+        stack.callback(self._back_to, then)
+
+    def _back_to(self, then: TextIO) -> None:
+        self._target = then
+
+    def write(self, text: str) -> int:
+        return self._target.write(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
 def _restore(descriptor: int, saved: int) -> None:
     os.dup2(saved, descriptor)
     os.close(saved)
@@ -82,8 +96,7 @@ def load_tool(name: str) -> ModuleType:
         return sys.modules[name]
     if name.split(".")[0] in ("tensorflow", "keras"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow's library is loaded
-    # A package that makes a log handler while it is imported keeps `sys.stderr` of that moment, so that one stays.
-    with quiet(f"importing {name}", streams=False):
+    with quiet(f"importing {name}"):
         try:
             return importlib.import_module(name)
         except ImportError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +55,20 @@ def open_runtime(bundle: Path, sha256: str, state: Path, endpoint: Endpoint, mod
     )
 
 
-def serve(runtime: EdgeRuntime, windows: Windows, progress: Progress | None = None) -> Served:
-    """Every window in recording order, with the windows before it as context for the cloud."""
+def serve(
+    runtime: EdgeRuntime, windows: Windows, progress: Progress | None = None, rows: Sequence[int] | None = None
+) -> Served:
+    """``rows`` of ``windows``, all if not given, each with the windows before it as context for the cloud."""
     served = Served(source=[], right=[], degraded=[], confidence=[])
-    for i in range(len(windows)):
+    rows = range(len(windows)) if rows is None else rows
+    for done, i in enumerate(rows, start=1):
         prediction = runtime.predict({"window": windows.x[i], "context": windows.context(i)})
         served.source.append(prediction.source.value)
         served.right.append(prediction.index == windows.y[i])
         served.degraded.append(prediction.degraded)
         served.confidence.append(prediction.confidence)
         if progress is not None:
-            progress(i + 1, len(windows))
+            progress(done, len(rows))
     return served
 
 

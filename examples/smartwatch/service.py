@@ -65,6 +65,11 @@ class Manager:
         command("edgeship-server", "release", "publish", self.model, number, *self._remote)
         return command_json("edgeship-server", "release", "show", self.model, number, *self._remote)
 
+    def published(self) -> list[int]:
+        """The releases that devices can be aimed at."""
+        releases = command_json("edgeship-server", "release", "list", self.model, *self._remote)["releases"]
+        return sorted(one["release"] for one in releases if one["state"] == "published")
+
     def start_rollout(self, release: int, *options: str) -> Any:
         return command_json("edgeship-server", "rollout", "start", self.model, str(release), *options, *self._remote)
 
