@@ -100,7 +100,7 @@ def _refusal(
         return _unsigned(release)
     if release < slots.min_release or release in slots.revoked:
         return _nothing(release, Outcome.REVOKED, f"the plan names release {release}, which is revoked")
-    if is_denied(slots, release, plan.attempt):
+    if is_denied(slots, release, plan.attempt, plan.rollout):
         return _nothing(
             release, Outcome.DENIED_AFTER_ROLLBACK, f"release {release} failed here in attempt {plan.attempt}"
         )

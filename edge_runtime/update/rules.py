@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-from securesystemslib.signer import Key
-from tuf.api.metadata import DelegatedRole, Delegations, Root, TargetFile, Targets
+from typing import TYPE_CHECKING
 
 from edge_runtime.errors import Outcome, UpdateError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
+    from tuf.api.metadata import DelegatedRole, Delegations, Root, TargetFile, Targets
 
 __all__ = ["check_root", "check_targets", "find_target", "releases_role", "rollouts_role"]
 

@@ -59,9 +59,11 @@ class Installed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """The active release is being tried. ``good`` counts good predictions over all starts; ``unclean`` counts starts
-    in a row that ended uncleanly before a good prediction; ``started``: a start has not ended and has none yet."""
+    in a row that ended uncleanly before a good prediction; ``started``: a start has not ended and has none yet.
+    ``rollout`` and ``attempt`` are those of the plan that brought it."""
 
     attempt: int
+    rollout: str = ""
     good: int = 0
     unclean: int = 0
     started: bool = False
@@ -69,10 +71,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """A release that failed here, and the plan's attempt that brought it."""
+    """A release that failed here, and the rollout and attempt of the plan that brought it."""
 
     release: int
     attempt: int
+    rollout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +133,7 @@ def stage(slots: Slots, installed: Installed) -> Slots:
     return replace(slots, staged=installed)
 
 
-def activate(slots: Slots, *, attempt: int, keep: bool = True) -> Slots:
+def activate(slots: Slots, *, attempt: int, rollout: str = "", keep: bool = True) -> Slots:
     """Try the staged release. What was active becomes ``previous`` if it was committed; a release that was itself on
     trial is never a last good one. ``keep`` False keeps neither: there is then nothing to go back to."""
     last_good = slots.previous if slots.trial is not None else slots.active
@@ -139,7 +142,7 @@ def activate(slots: Slots, *, attempt: int, keep: bool = True) -> Slots:
         active=slots.staged,
         previous=last_good if keep and last_good != slots.staged else None,
         staged=None,
-        trial=Trial(attempt=attempt),
+        trial=Trial(attempt=attempt, rollout=rollout),
     )
 
 
@@ -180,7 +183,7 @@ def roll_back(slots: Slots) -> Slots:
     """The active release failed here: back to the last good one. A release on trial is denied for its attempt."""
     denied = slots
     if slots.active is not None and slots.trial is not None:
-        denied = deny(slots, slots.active.release, slots.trial.attempt)
+        denied = deny(slots, slots.active.release, slots.trial.attempt, slots.trial.rollout)
     return switch_back(denied)
 
 
@@ -194,14 +197,14 @@ def disable(slots: Slots, disabled: bool) -> Slots:
     return replace(slots, disabled=disabled)
 
 
-def deny(slots: Slots, release: int, attempt: int) -> Slots:
-    """Do not take ``release`` again until the plan's attempt is another one."""
+def deny(slots: Slots, release: int, attempt: int, rollout: str = "") -> Slots:
+    """Do not take ``release`` again until the plan's rollout or attempt is another one."""
     others = tuple(entry for entry in slots.denied if entry.release != release)
-    return replace(slots, denied=(*others, Denied(release=release, attempt=attempt))[-MAX_DENIED:])
+    return replace(slots, denied=(*others, Denied(release=release, attempt=attempt, rollout=rollout))[-MAX_DENIED:])
 
 
-def is_denied(slots: Slots, release: int, attempt: int) -> bool:
-    return Denied(release=release, attempt=attempt) in slots.denied
+def is_denied(slots: Slots, release: int, attempt: int, rollout: str = "") -> bool:
+    return Denied(release=release, attempt=attempt, rollout=rollout) in slots.denied
 
 
 def without(slots: Slots, gone: Collection[int]) -> Slots:
@@ -261,6 +264,7 @@ def _installed(node: Node) -> Installed:
 def _trial(node: Node) -> Trial:
     return Trial(
         attempt=node.get("attempt").integer(0, MAX_INTEGER),
+        rollout=node.get("rollout").text(0, 64),
         good=node.get("good").integer(0, MAX_INTEGER),
         unclean=node.get("unclean").integer(0, CRASH_LOOP),
         started=node.get("started").boolean(),
@@ -269,7 +273,9 @@ def _trial(node: Node) -> Trial:
 
 def _denied(node: Node) -> Denied:
     return Denied(
-        release=node.get("release").integer(1, MAX_RELEASE), attempt=node.get("attempt").integer(0, MAX_INTEGER)
+        release=node.get("release").integer(1, MAX_RELEASE),
+        attempt=node.get("attempt").integer(0, MAX_INTEGER),
+        rollout=node.get("rollout").text(0, 64),
     )
 
 

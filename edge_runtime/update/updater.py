@@ -250,12 +250,13 @@ class Updater:
                 self._try_out(slot)
             except UpdateError as error:
                 if error.outcome is Outcome.CANARY_FAILED:
-                    self._store.apply(lambda state: slots.deny(slots.without(state, {release}), release, plan.attempt))
+                    self._store.apply(
+                        lambda state: slots.deny(slots.without(state, {release}), release, plan.attempt, plan.rollout)
+                    )
                 raise
             keep = decision.outcome is not Outcome.RETURNED  # never go back to what the plan rolls back
-            self._store.apply(
-                lambda state: slots.disable(slots.activate(state, attempt=plan.attempt, keep=keep), disabled=False)
-            )
+            activate = partial(slots.activate, attempt=plan.attempt, rollout=plan.rollout, keep=keep)
+            self._store.apply(lambda state: slots.disable(activate(state), disabled=False))
         except (UpdateError, StoreError) as error:
             return _failure(error, release)
         return decision

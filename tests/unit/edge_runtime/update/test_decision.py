@@ -64,7 +64,7 @@ def test_a_rolled_back_candidate_without_baseline_goes_back_to_whatever_was_befo
 def test_a_rolled_back_candidate_is_left_also_when_the_baseline_cannot_be_taken() -> None:
     for slots in (
         dataclasses.replace(on(2, 3), revoked=(1,)),
-        s.deny(on(2, 3), 1, 1),
+        s.deny(on(2, 3), 1, 1, PLAN.rollout),
     ):
         decision = ask(slots, state=State.ROLLED_BACK)
         assert (decision.action, decision.release) == (Action.RETURN, 3)
@@ -75,10 +75,11 @@ def test_a_disabled_plan_switches_off() -> None:
 
 
 def test_a_release_that_failed_here_waits_for_another_attempt() -> None:
-    slots = s.deny(on(1), 2, 1)
+    slots = s.deny(on(1), 2, 1, PLAN.rollout)
     assert ask(slots).outcome is Outcome.DENIED_AFTER_ROLLBACK
     assert ask(slots).action is Action.NOTHING
     assert ask(slots, attempt=2).action is Action.INSTALL
+    assert ask(slots, rollout="r-2").action is Action.INSTALL
 
 
 def test_a_revoked_or_too_old_release_is_not_taken() -> None:

@@ -30,7 +30,7 @@ def test_a_device_takes_the_release_that_the_plan_asks_for(world: World) -> None
     assert result.outcome is Outcome.INSTALLED
     assert (result.release, result.active) == (2, 2)
     assert (device.active, device.previous) == (2, 1)
-    assert device.store.slots.trial == slots.Trial(attempt=1)
+    assert device.store.slots.trial == slots.Trial(attempt=1, rollout="r-1")
     assert device.canary.tried == [2]
     slot = device.store.slot(2)
     assert slot.read_artifact() == RELEASES[2].files["tiny-fp32.onnx"]
