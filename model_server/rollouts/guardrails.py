@@ -23,8 +23,8 @@ LATENCY_QUANTILE = 0.95
 class Limits:
     """What a rollout tolerates. Shares are 0 to 1, times in seconds.
 
-    A counter breaches when it lies above its absolute limit **and** above its ratio times the holdback's share; with
-    no holdback to compare with, the absolute limit alone counts.
+    A counter breaches when its share is surely (99 %) above its absolute limit, surely above the holdback's, and more
+    than its ratio times the holdback's; with no holdback to compare with, the absolute limit alone counts.
     """
 
     install_failures: float = 0.05  # of the selected devices that tried
@@ -154,7 +154,9 @@ def _counter(name: str, seen: Observation, absolute: float, ratio: float, min_de
     numbers: dict[str, float] = {"count": count, "requests": requests, "devices": devices}
     limit = absolute
     if control_requests >= MIN_EVIDENCE:
-        limit = max(limit, ratio * wilson(control_count, control_requests)[1])
+        if count / requests <= ratio * control_count / control_requests:
+            return None
+        limit = max(limit, wilson(control_count, control_requests)[1])
         numbers |= {"holdback_count": control_count, "holdback_requests": control_requests}
     low = wilson(count, requests)[0]
     if low <= limit:

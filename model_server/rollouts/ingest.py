@@ -89,7 +89,8 @@ def _count(session: Session, rollout: RolloutRow, row: RolloutDeviceRow, counter
     on_candidate = counters.release == rollout.candidate
     if on_candidate != (counters.arm == "candidate"):
         return
-    if not on_candidate and counters.release != rollout.baseline:
+    # Without a baseline the holdback keeps whatever it has, such as the factory release: that is what to compare with.
+    if not on_candidate and rollout.baseline not in (None, counters.release):
         return
     errors, fallbacks = min(counters.errors, counters.requests), min(counters.fallbacks, counters.requests)
     arm = session.get(ArmRow, (rollout.id, counters.arm))

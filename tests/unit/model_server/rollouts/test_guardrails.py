@@ -76,6 +76,24 @@ def test_a_counter_as_bad_in_the_holdback_is_not_the_candidates_fault() -> None:
     assert names(replace(HEALTHY, candidate=bad, holdback=bad)) == []
 
 
+def test_a_fault_in_one_of_twenty_requests_is_seen_in_a_small_fleet() -> None:
+    seen = replace(
+        HEALTHY,
+        candidate=ArmCounts(requests=400, errors=20, erring=8),
+        holdback=ArmCounts(requests=400),
+    )
+    assert names(seen) == ["errors"]
+
+
+def test_a_share_below_the_ratio_is_tolerated_however_sure_it_is() -> None:
+    candidate = ArmCounts(requests=100_000, errors=6_000, erring=10)
+    holdback = ArmCounts(requests=100_000, errors=4_000, erring=10)
+    assert names(replace(HEALTHY, candidate=candidate, holdback=holdback)) == []
+    assert names(replace(HEALTHY, candidate=candidate, holdback=holdback), replace(LIMITS, errors_ratio=1.2)) == [
+        "errors"
+    ]
+
+
 def test_without_a_holdback_the_absolute_limit_counts_alone() -> None:
     bad = ArmCounts(requests=1_000, errors=100, erring=8)
     assert names(replace(HEALTHY, candidate=bad, holdback=ArmCounts())) == ["errors"]

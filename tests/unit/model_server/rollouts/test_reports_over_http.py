@@ -96,6 +96,13 @@ def test_counters_of_another_rollout_or_release_are_not_mixed_in(
     assert status(fleet)["arms"] == {}
 
 
+def test_without_a_baseline_the_holdback_counts_with_what_it_has(fleet: Fleet) -> None:
+    rollout = start(fleet, baseline=None)["rollout"]
+    counters = [{"release": 1, "arm": "holdback", "requests": 5}]
+    fleet.server.report("d1", next(sequences), rollout=rollout, running=1, counters=counters)
+    assert status(fleet)["arms"]["holdback"]["requests"] == 5
+
+
 def test_more_errors_than_requests_are_as_many(fleet: Fleet) -> None:
     rollout = start(fleet)["rollout"]
     counters = [{"release": 1, "arm": "holdback", "requests": 5, "errors": 500, "fallbacks": 9}]
