@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     # Before TensorFlow is imported; its start-up messages would bury what the demo says.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for name in ("tensorflow", "edge_runtime"):  # the story says itself when the cloud does not answer
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     from examples.smartwatch.story import tell
 
