@@ -75,10 +75,19 @@ def test_the_device_commands_start_on_the_base_install(clean_python: Path) -> No
     assert "update" in done.stdout
 
 
-@pytest.mark.parametrize(("command", "extra"), [("edgeship-server", "server"), ("edgeship-convert", "convert")])
-def test_a_command_whose_extra_is_missing_says_which(clean_python: Path, command: str, extra: str) -> None:
-    model = ["inspect", "x.bundle"] if command == "edgeship-convert" else ["serve", "x"]
-    done = subprocess.run([clean_python.with_name(command), *model], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("line", "extra"),
+    [
+        (["edgeship-server", "serve", "folder"], "server"),
+        (["edgeship-convert", "convert", "--model", "m.keras", "--evaluation", "e.npz", "--out", "o"], "convert"),
+    ],
+)
+def test_a_command_whose_extra_is_missing_says_which(clean_python: Path, line: list[str], extra: str) -> None:
+    folder = clean_python.parent
+    _run(clean_python, "import numpy; numpy.savez('e.npz', x=numpy.zeros((20, 2), 'f4'))")
+    done = subprocess.run(
+        [clean_python.with_name(line[0]), *line[1:]], capture_output=True, text=True, check=False, cwd=folder
+    )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert f"edgeship[{extra}]" in done.stderr

@@ -1,0 +1,116 @@
+"""What the commands of `edgeship-server` do with their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from edge_runtime.bundle.errors import EdgeshipError
+from model_server.clock import SystemClock
+from model_server.commands.parser import build_parser
+from model_server.errors import KeyRejected
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status: 0 done, 1 refused or failed (the reason is on stderr), 2 wrong usage."""
+    args = build_parser().parse_args(argv)
+    wants_json = getattr(args, "json", False)
+    console = Console(stderr=wants_json, quiet=wants_json)
+    try:
+        answer = _run(args, console)
+    except (EdgeshipError, OSError) as error:
+        print(f"edgeship-server: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if wants_json:
+        print(json.dumps(answer, indent=2))
+    return 0
+
+
+def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
+    match args.run:
+        case "init" | "keys list" | "keys delegate":
+            return _local(args, console)
+        case "serve":
+            _serve(args, console)
+            return {}
+    from model_server.commands.remote import connect, run_remote
+
+    with connect(args, os.environ) as client:
+        return run_remote(args, client, console, _passphrase, _confirm)
+
+
+def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
+    from model_server.commands.local import delegate, init, list_keys
+    from model_server.commands.show import show_keys
+
+    if args.run == "init":
+        answer = init(
+            args.directory, args.model, args.person, _passphrase(args.passphrase_file, new=True), SystemClock()
+        )
+        console.print(
+            f"{args.directory} is ready. Devices trust {answer['root']}. The API key and the fleet token are in "
+            f"{answer['credentials']} and nowhere else. Give each person their key files and delete them here."
+        )
+        return answer
+    if args.run == "keys list":
+        keys = list_keys(args.directory)
+        show_keys(console, keys)
+        return keys
+    answer = delegate(
+        args.directory,
+        args.model,
+        args.targets_key,
+        args.releases_key,
+        _passphrase(args.passphrase_file),
+        SystemClock(),
+    )
+    console.print(f"{args.model} has the roles releases-{args.model} and rollouts-{args.model}")
+    return answer
+
+
+def _serve(args: argparse.Namespace, console: Console) -> None:
+    from model_server.app import create_app
+    from model_server.commands.serving import serve
+    from model_server.settings import load_settings
+
+    serve(
+        create_app(load_settings(args.directory)),
+        args.host,
+        args.port,
+        ready_file=args.ready_file,
+        announce=lambda address: console.print(f"Edgeship serves {args.directory} on {address}", soft_wrap=True),
+    )
+
+
+def _passphrase(file: Path | None, *, new: bool = False) -> bytes:
+    """From a file, else from the terminal. Raises KeyRejected."""
+    from model_server.signing.keys import read_passphrase
+
+    if file is not None:
+        return read_passphrase(file)
+    if not sys.stdin.isatty():
+        raise KeyRejected("there is no terminal to ask for the passphrase: give --passphrase-file")
+    passphrase = getpass.getpass("Passphrase of the keys: ")
+    if new and getpass.getpass("Once more: ") != passphrase:
+        raise KeyRejected("the two passphrases differ")
+    if not passphrase:
+        raise KeyRejected("the passphrase must not be empty")
+    return passphrase.encode()
+
+
+def _confirm(question: str) -> bool:
+    """Ask at a terminal. Without one the review alone decides: it has compared every file."""
+    if not sys.stdin.isatty():
+        return True
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
