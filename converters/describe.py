@@ -60,23 +60,24 @@ def read_release_file(path: Path) -> ReleaseFile:
 
 def _parsed(values: dict[str, Any]) -> ReleaseFile:
     hybrid = values.get("hybrid")
-    requirements = values.get("requirements", {})
+    told: dict[str, Any] = {key: values[key] for key in (*TEXTS, *OPTIONAL) if key in values}
+    told |= {key: tuple(values[key]) for key in LISTS if key in values}
+    told["ranges"] = {name: (float(low), float(high)) for name, (low, high) in values.get("ranges", {}).items()}
+    required: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.get("requirements", {}).items()
+    }
     return ReleaseFile(
         labels=tuple(str(label) for label in values["labels"]),
-        description=Description(
-            **{key: values[key] for key in (*TEXTS, *OPTIONAL) if key in values},
-            **{key: tuple(values[key]) for key in LISTS if key in values},
-            ranges={name: (float(low), float(high)) for name, (low, high) in values.get("ranges", {}).items()},
-        ),
+        description=Description(**told),
         features=tuple(FeatureSpec(**each) for each in values.get("features", ())),
-        hybrid=None
-        if hybrid is None
-        else Hybrid(
-            model=hybrid["model"],
-            releases=tuple(hybrid["releases"]),
-            inputs=tuple(TensorSpec(**{**each, "shape": tuple(each["shape"])}) for each in hybrid["inputs"]),
-        ),
-        requirements=Requirements(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in requirements.items()}
-        ),
+        hybrid=None if hybrid is None else _hybrid(hybrid),
+        requirements=Requirements(**required),
+    )
+
+
+def _hybrid(values: dict[str, Any]) -> Hybrid:
+    return Hybrid(
+        model=values["model"],
+        releases=tuple(values["releases"]),
+        inputs=tuple(TensorSpec(**{**each, "shape": tuple(each["shape"])}) for each in values["inputs"]),
     )

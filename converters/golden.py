@@ -39,7 +39,7 @@ def make_golden(
 ) -> GoldenFile:
     """Examples with the artifact's own outputs, spread over its decisions and far from their borders.
 
-    The tolerance is the largest difference between kernel variants (threads, fusions, delegates, INT8 instructions),
+    The tolerance is the largest difference between kernel variants (threads, fusions, delegates),
     times 4, and for int8 at least the artifact's mean quantization error; never above the reader's cap. Examples that
     such a difference could decide otherwise are left out. Raises `CheckFailed` when none is left.
     """
@@ -48,10 +48,7 @@ def make_golden(
     chosen = _spread_rows(answers[first], EXAMPLES)
     examples = {name: array[chosen] for name, array in rows.inputs.items()}
     expected = {spec.name: answers[spec.name][chosen] for spec in outputs}
-    others = [
-        open_engine(artifact.target, data, inputs, outputs, variant).run(examples)
-        for variant in variants(artifact.target)
-    ]
+    others = [open_engine(artifact.target, data, inputs, outputs, variant).run(examples) for variant in variants()]
     spread = max(_difference(expected, other) for other in others)
     scale = max(float(np.abs(value).max(initial=0.0)) for value in expected.values())
     floor = max(FLOOR * max(1.0, scale), artifact.mean_abs_error if artifact.precision == "int8" else 0.0)

@@ -79,6 +79,8 @@ def convert(
         confidence = check_dataset(
             confidence, source.inputs, classes=classes, minimum=MIN_EVALUATION_ROWS, labelled=True
         )
+    if not 0 <= deferral_share <= 1:
+        raise InvalidRequest(f"deferral_share is between 0 and 1, not {deferral_share}")
     stem = check_file(name or source.name)
     say = _Steps(progress, len(kinds) * 2 + 2)
     with written_whole(Path(out), overwrite=overwrite) as folder:

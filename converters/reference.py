@@ -60,7 +60,7 @@ def feature_references(
             Feature(
                 name=feature.name,
                 input=feature.input,
-                reduce=feature.reduce,  # type: ignore[arg-type]
+                reduce=feature.reduce,
                 index=feature.index,
                 edges=(),
                 shares=(),

@@ -105,7 +105,7 @@ def pad(o: Operands) -> tuple[np.ndarray, ...]:
     widths = [(0, 0)] * (x.ndim - len(pad)) + [(int(before), int(after)) for before, after in pad]
     if mode == "constant":
         return (np.pad(x, widths, constant_values=o.constant("constant_val", 0)),)
-    return (np.pad(x, widths, mode={"reflect": "reflect", "replicate": "edge"}[mode]),)
+    return (np.pad(x, widths, mode="edge" if mode == "replicate" else "reflect"),)
 
 
 def crop(o: Operands) -> tuple[np.ndarray, ...]:

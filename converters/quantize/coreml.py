@@ -25,6 +25,7 @@ from edge_runtime.bundle import TensorSpec
 
 __all__ = ["inspect_coreml", "quantize_coreml"]
 
+SMALLEST_FP16_STEP = 1e-4  # a scale below fp16's normal numbers loses its precision
 WEIGHTED = ("conv", "conv_transpose", "linear")
 BETWEEN = frozenset(
     {
@@ -123,8 +124,9 @@ def _insert_pairs(reference: CoreMLReference, ranges: Mapping[str, tuple[float, 
             with function, mb.set_before_op(operation):
                 if source.name not in pairs:
                     low, high = ranges[source.name]
-                    step = max(high - low, 1e-6) / 255
-                    scale = np.float16(step) if source.dtype == types.fp16 else np.float32(step)
+                    half = source.dtype == types.fp16
+                    step = max((high - low) / 255, SMALLEST_FP16_STEP if half else 1e-9)
+                    scale = np.float16(step) if half else np.float32(step)
                     zero = np.int8(np.clip(np.rint(-128 - low / step), -128, 127))
                     codes = mb.quantize(input=source, scale=scale, zero_point=zero, output_dtype="int8")
                     pairs[source.name] = mb.dequantize(input=codes, scale=scale, zero_point=zero)

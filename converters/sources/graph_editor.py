@@ -45,7 +45,8 @@ class GraphEditor:
             return "^" + names.get(name[1:], name[1:])
         node, _, output = name.partition(":")
         if output in ("", "0"):
-            node = self.resolve(node).name
+            target = self.resolve(node)
+            node = node if target is None else target.name
         return names.get(node, node) + (f":{output}" if output not in ("", "0") else "")
 
     # -- reading the graph -------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def _cancel(graph: GraphEditor, node: Any) -> bool:
     squeeze, axis = graph.input(node, 0), graph.constant(graph.input(node, 1))
     if squeeze is None or axis is None or _axis(graph, squeeze) is None:
         return False
-    if int(axis) % (graph.ranks[squeeze.name] + 1) != _axis(graph, squeeze):
+    rank = graph.ranks[squeeze.name]
+    if rank is None or int(axis) % (rank + 1) != _axis(graph, squeeze):
         return False
     graph.replace(node, "Identity", [squeeze.input[0]], T=node.attr["T"])
     return True
@@ -40,6 +41,8 @@ def _sink(graph: GraphEditor, node: Any) -> bool:
     if not squeezes or len({_axis(graph, each) for each in squeezes}) != 1:
         return False
     axis, rank = _axis(graph, squeezes[0]), graph.ranks[squeezes[0].name]
+    if axis is None or rank is None:
+        return False
     wide_inputs = []
     for name, each in zip(node.input, inputs, strict=True):
         if each is not None and _axis(graph, each) is not None:
@@ -71,7 +74,7 @@ def _spell_erfc(graph: GraphEditor, node: Any) -> bool:
     negation = graph.input(product, 0) if product is not None and product.op == "Mul" else product
     if negation is not None and negation.op == "Neg":
         source, sign = negation.input[0], "AddV2"
-        if negation is not product:
+        if product is not None and negation is not product:
             source = graph.add_node(f"{node.name}/scaled", "Mul", [source, product.input[1]], node, **kind)
     erf = graph.add_node(f"{node.name}/erf", "Erf", [source], node, **kind)
     one = graph.add_constant(f"{node.name}/one", np.ones((), graph.tf.as_dtype(kind["T"].type).as_numpy_dtype))

@@ -217,6 +217,7 @@ def test_requests_that_cannot_be_met_are_refused_by_name(
         ({"targets": []}, "no target was asked for"),
         ({}, "int8 needs calibration data"),
         ({"recipe": "static_wi4"}, "no recipe 'static_wi4'"),
+        ({"precisions": ["fp32"], "deferral_share": 20}, "deferral_share is between 0 and 1"),
     ):
         with pytest.raises(InvalidRequest, match=error):
             convert(source, evaluation=evaluation, out=out, **bad)  # type: ignore[arg-type]

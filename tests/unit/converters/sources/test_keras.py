@@ -117,6 +117,23 @@ def test_exact_gelu_converts_where_there_is_an_erf_and_is_refused_by_name_where_
     assert raised.value.operator == "Erf"
 
 
+def test_a_recurrent_layer_converts_where_there_is_a_loop_and_is_refused_by_name_where_not(keras: Any) -> None:
+    keras.utils.set_random_seed(3)
+    window = keras.Input((8, AXES), name="window")
+    source = KerasSource(keras.Model(window, keras.layers.Dense(3, name="logits")(keras.layers.LSTM(5)(window))))
+    rows = {"window": np.random.default_rng(1).normal(size=(4, 8, AXES)).astype(np.float32)}
+    expected = source.predict(rows)["logits"]
+    lowered = source.frozen(batch=1, lower_control_flow=True)
+    for target, data in (
+        ("onnx", convert_to_onnx(source.frozen(), source.inputs, source.outputs)),
+        ("tflite", convert_to_tflite(lowered, source.inputs, source.outputs)),
+    ):
+        actual = open_engine(target, data, source.inputs, source.outputs).run(rows)["logits"]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=target)
+    with pytest.raises(UnsupportedOperator, match="While: recurrent layers"):
+        coreml_program(source.frozen(batch=1), source.inputs)
+
+
 def test_a_dictionary_of_outputs_and_several_inputs_keep_their_names(keras: Any) -> None:
     a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
     h = keras.layers.Concatenate()([a, b])
