@@ -18,7 +18,7 @@ def confidence_of(logits: np.ndarray, temperature: float) -> np.ndarray:
     A row with a logit that is not finite has confidence 0.
     """
     scaled = logits.astype(np.float64) / temperature
-    finite: np.ndarray = np.isfinite(scaled).all(axis=-1)
+    finite = np.asarray(np.isfinite(scaled).all(axis=-1))
     scaled = np.where(finite[..., np.newaxis], scaled, 0.0)
     result = 1.0 / np.exp(scaled - scaled.max(axis=-1, keepdims=True)).sum(axis=-1)
     return np.where(finite, result, 0.0)
