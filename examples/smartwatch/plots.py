@@ -13,7 +13,7 @@ def rollout(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, 
     """How many devices run each release over time. ``samples``: ``{"seconds", "releases": {release: devices}}``;
     ``events``: ``{"seconds", "label"}``."""
     figure, axes = _figure(8.6, 3.4)
-    releases = sorted({int(r) for sample in samples for r in sample["releases"]})
+    releases = sorted({release for sample in samples for release in sample["releases"]})
     seconds = [sample["seconds"] for sample in samples]
     for release, colour in zip(releases, (GREY, BLUE, RED, GREEN), strict=False):
         counts = [sample["releases"].get(release, 0) for sample in samples]
@@ -51,17 +51,17 @@ def drift(days: Sequence[Mapping[str, Any]], tolerance: float, turned_on: int, a
     loud = sorted(names, key=lambda name: -last[name])[:3]
     for name in names:
         xs = [d["day"] for d in days if name in d["statistic"]]
-        ys = [max(d["statistic"][name], 1e-4) for d in days if name in d["statistic"]]
+        ys = [d["statistic"][name] for d in days if name in d["statistic"]]
         strong = name in loud
         colour = (RED, ORANGE, BLUE)[loud.index(name)] if strong else GREY
         axes.plot(
             xs, ys, color=colour, linewidth=1.8 if strong else 0.7, label=name if strong else None, marker="o", ms=2.5
         )
     axes.axhline(tolerance, color=INK, linewidth=0.8, linestyle="--")
-    axes.text(approved_on, tolerance * 1.15, "tolerance", fontsize=7)
+    axes.text(approved_on, tolerance * 1.25, "tolerance", fontsize=7)
     axes.axvline(turned_on - 0.5, color=RED, linewidth=0.8, linestyle=":")
-    axes.text(turned_on - 0.4, axes.get_ylim()[1] * 0.6, "watches turned", fontsize=7, color=RED)
-    axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=tolerance)  # below the tolerance noise goes both ways around 0
+    axes.text(turned_on - 0.6, axes.get_ylim()[1] * 0.5, "watches turned", fontsize=7, color=RED, ha="right")
     axes.set_xlabel("simulated day")
     axes.set_ylabel("PSI against the approved baseline,\nprivacy noise taken out")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
@@ -69,21 +69,15 @@ def drift(days: Sequence[Mapping[str, Any]], tolerance: float, turned_on: int, a
 
 
 def artifacts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Size and accuracy of every artifact."""
-    figure, axes = _figure(5.6, 3.4)
-    for row in rows:
-        colour = BLUE if row["precision"] == "int8" else GREY
-        axes.plot([row["bytes"] / 1000], [row["test_accuracy"]], "o", color=colour, markersize=8)
-        axes.annotate(
-            f"{row['target']} {row['precision']}",
-            (row["bytes"] / 1000, row["test_accuracy"]),
-            textcoords="offset points",
-            xytext=(6, 5),
-            fontsize=7.5,
-        )
-    axes.margins(0.18)
-    axes.set_xlabel("kB")
-    axes.set_ylabel("accuracy, unseen subjects")
+    """Size of every artifact as a bar, its accuracy beside it."""
+    figure, axes = _figure(5.6, 3.0)
+    for at, row in enumerate(reversed(rows)):
+        size = row["bytes"] / 1000
+        axes.barh(at, size, color=BLUE if row["precision"] == "int8" else GREY, height=0.62)
+        axes.text(size + 1, at, f"{size:.0f} kB, {100 * row['test_accuracy']:.1f} %", fontsize=8, va="center")
+    axes.set_yticks(range(len(rows)), [f"{row['target']} {row['precision']}" for row in reversed(rows)])
+    axes.margins(x=0.28)
+    axes.set_xlabel("kB; beside it the accuracy on unseen subjects")
     return _svg(figure)
 
 

@@ -40,7 +40,7 @@ class Timeline:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def sample(self, period: FleetPeriod) -> None:
-        counts = {str(release): n for release, n in period.releases.items() if release is not None}
+        counts = {release: n for release, n in period.releases.items() if release is not None}
         self.samples.append({"seconds": self._now(), "releases": counts})
 
     def event(self, label: str) -> None:

@@ -438,7 +438,7 @@ def _drift(drift: dict[str, Any]) -> dict[str, Any]:
         "turned_axis": TURNED_AXIS,
         "before": {"days": len(before["days"]), "alarm": before["alarm"], "features": before["features"]},
         "after": {
-            "days": drift["days_to_alarm"],
+            "days": len(after["days"]) - len(before["days"]),
             "alarm": after["alarm"],
             "features": after["features"],
             "days_to_alarm": drift["days_to_alarm"],

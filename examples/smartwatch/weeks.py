@@ -16,7 +16,8 @@ from examples.smartwatch.wearers import Days
 
 BASELINE_DAYS = 14
 SILENT_DAYS = 7
-DRIFT_DAYS = 14  # at most; the story ends with the alarm
+DRIFT_DAYS = 14  # at most; the story ends with the alarm,
+SHOWN_DAYS = 3  # but shows at least these
 DEVICES = 2000
 TURNED_SHARE = 0.8
 
@@ -79,8 +80,8 @@ def live_through(days: Days, desk: DriftDesk, calendar: Calendar, narrator: Narr
         sent += days.send(calendar.start + day, turned=True)
         calendar.turn_to(day + 2)
         verdict = desk.verdict()
-        narrator.progress("days with turned watches", day - total, DRIFT_DAYS)
-        if verdict["alarm"]:
+        narrator.progress("days with turned watches", day - total, SHOWN_DAYS)
+        if verdict["alarm"] and day >= total + SHOWN_DAYS:
             break
     since = calendar.number(verdict["since"]) if verdict["alarm"] else None
     if since is not None:

@@ -1,0 +1,57 @@
+"""`python -m bench NAME [--quick]`: tables while it runs; the last line of standard output is one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench import overhead
+
+# A bench returns its metrics, its rows, and its raw samples.
+Bench = Callable[[bool], tuple[dict[str, Any], list[dict[str, Any]], dict[str, list[float]]]]
+BENCHES: dict[str, Bench] = {"overhead": overhead.run}
+OUT = Path("out/bench")
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a number belongs to."""
+    packages = ("numpy", "onnxruntime", "ai-edge-litert", "tuf", "httpx")
+    return {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load": [round(x, 2) for x in os.getloadavg()],
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=[*BENCHES, "all"])
+    parser.add_argument("--quick", action="store_true", help="fewer samples: to see that it runs, not to quote")
+    options = parser.parse_args(argv)
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in BENCHES if options.name == "all" else [options.name]:
+        metrics, rows, samples = BENCHES[name](options.quick)
+        samples_file = OUT / f"{name}.samples.json"
+        samples_file.write_text(json.dumps(samples))
+        result = {
+            "bench": name,
+            "environment": environment(),
+            "metrics": metrics,
+            "rows": rows,
+            "samples_file": str(samples_file),
+        }
+        print(json.dumps(result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
