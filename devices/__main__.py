@@ -58,7 +58,13 @@ def main(argv: list[str] | None = None) -> int:
                     print(json.dumps(dataclasses.asdict(period)), flush=True)
                 else:
                     running = ", ".join(f"{n} on release {r}" for r, n in sorted(period.releases.items(), key=str))
-                    print(f"period {period.number}: {running}; {period.answers} answers", flush=True)
+                    refused = sum(device.refused for device in period.devices)
+                    unanswered = sum(device.unanswered for device in period.devices)
+                    print(
+                        f"period {period.number}: {running}; {period.answers} answers, {refused} inputs refused, "
+                        f"{unanswered} without an answer",
+                        flush=True,
+                    )
     except (EdgeshipError, OSError) as e:
         print(f"devices: {e}", file=sys.stderr)
         return 1

@@ -67,7 +67,8 @@ class DevicePeriod:
     reported: bool
     answers: dict[str, int]  # how many answers came from each source
     reasons: dict[str, int]
-    unanswered: int
+    refused: int  # inputs that the runtime does not accept
+    unanswered: int  # no link of the fallback chain held
     detail: str
 
 
@@ -200,15 +201,17 @@ def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, 
 
 
 def _period(device_id: str, engine: str, runtime: Any, requests: list[dict[str, Any]]) -> DevicePeriod:
-    from edge_runtime.errors import NoAnswer
+    from edge_runtime.errors import InputError, NoAnswer
 
     check = runtime.update()
     answers: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    unanswered = 0
+    refused = unanswered = 0
     for inputs in requests:
         try:
             prediction = runtime.predict(inputs)
+        except InputError:
+            refused += 1
         except NoAnswer:
             unanswered += 1
         else:
@@ -223,6 +226,7 @@ def _period(device_id: str, engine: str, runtime: Any, requests: list[dict[str, 
         reported=reported,
         answers=dict(answers),
         reasons=dict(reasons),
+        refused=refused,
         unanswered=unanswered,
         detail=check.detail,
     )
