@@ -49,6 +49,8 @@ ALLOWED_MICROSOFT = frozenset(
 )
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+# Protobuf's C++ reader keeps 32 bits of a longer key, so that it would see a field where this one sees another.
+_LARGEST_KEY = 2**32 - 1
 
 
 def check_operators(data: bytes) -> None:
@@ -63,6 +65,8 @@ def check_operators(data: bytes) -> None:
             for inner, node in _fields(_message(value)):
                 if inner == 7:  # FunctionProto.node
                     _check_node(_message(node), 0)
+                elif inner == 11:  # FunctionProto.attribute_proto: defaults, which nodes take by name
+                    _check_attribute(_message(node), 0)
     if graphs != 1:
         raise ModelRejected("not an ONNX model: it has no graph" if graphs == 0 else "an ONNX model with two graphs")
 
@@ -87,16 +91,20 @@ def _check_node(node: memoryview, depth: int) -> None:
         elif field == 7:
             domain = _text(value)
         elif field == 5:  # NodeProto.attribute
-            for inner, part in _fields(_message(value)):
-                if inner in (5, 10):  # AttributeProto.t, tensors
-                    _check_tensor(_message(part))
-                elif inner in (6, 11):  # AttributeProto.g, graphs
-                    _check_graph(_message(part), depth + 1)
-                elif inner in (22, 23):  # AttributeProto.sparse_tensor, sparse_tensors
-                    _check_sparse(_message(part))
+            _check_attribute(_message(value), depth)
     if domain in ALLOWED_DOMAINS or (domain == "com.microsoft" and operator in ALLOWED_MICROSOFT):
         return
     raise ModelRejected(f"operator {operator!r} of domain {domain!r} is not on the allow-list")
+
+
+def _check_attribute(attribute: memoryview, depth: int) -> None:
+    for field, value in _fields(attribute):
+        if field in (5, 10):  # AttributeProto.t, tensors
+            _check_tensor(_message(value))
+        elif field in (6, 11):  # AttributeProto.g, graphs
+            _check_graph(_message(value), depth + 1)
+        elif field in (22, 23):  # AttributeProto.sparse_tensor, sparse_tensors
+            _check_sparse(_message(value))
 
 
 def _check_sparse(tensor: memoryview) -> None:
@@ -129,6 +137,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(view)
     while at < end:
         key, at = _varint(view, at)
+        if key > _LARGEST_KEY:
+            raise ModelRejected("not an ONNX model: a field number in its protobuf is too large")
         field, kind = key >> 3, key & 7
         if kind == _VARINT:
             value, at = _varint(view, at)

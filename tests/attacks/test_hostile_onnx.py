@@ -70,6 +70,28 @@ def test_an_operator_hidden_in_a_function_is_found() -> None:
         check_operators(model.SerializeToString())
 
 
+def test_an_operator_hidden_in_a_functions_default_attribute_is_found() -> None:
+    model = tiny.onnx_model()
+    hidden = helper.make_graph([helper.make_node("Anything", [], ["y"], domain="evil")], "default", [], [])
+    function = helper.make_function("local", "Plain", ["x"], ["y"], [], [helper.make_opsetid("", 17)])
+    function.attribute_proto.append(helper.make_attribute("body", hidden))
+    model.functions.append(function)
+    with pytest.raises(ModelRejected, match="evil"):
+        check_operators(model.SerializeToString())
+
+
+def test_an_operator_hidden_behind_a_key_that_protobuf_cuts_to_32_bits_is_rejected() -> None:
+    # 2**32 + the key of GraphProto.node: ONNX Runtime's reader drops the high bit and runs the node.
+    node = helper.make_node("Inverse", ["x"], ["y"], domain="com.microsoft").SerializeToString()
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("x", "y")]
+    graph = helper.make_graph([], "g", ends[:1], ends[1:]).SerializeToString()
+    graph += bytes([0x8A, 0x80, 0x80, 0x80, 0x10, len(node)]) + node
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.ModelProto(ir_version=9, opset_import=opsets).SerializeToString() + bytes([0x3A, len(graph)]) + graph
+    with pytest.raises(ModelRejected, match="field number"):
+        check_operators(model)
+
+
 def test_graphs_nested_without_end_are_rejected() -> None:
     data = tiny.onnx_bytes(operators=[nested(MAX_DEPTH + 5, "")], last="logits")
     with pytest.raises(ModelRejected, match="nested deeper"):
