@@ -198,7 +198,7 @@ def _inputs(message: Mapping[str, object], blobs: memoryview) -> dict[str, NDArr
         if size > len(blobs) - at:
             raise MalformedRequest(f"{where} needs {size} bytes of binary data, and {len(blobs) - at} are left")
         # A view of the body: read-only, which no engine minds.
-        inputs[name] = np.frombuffer(blobs[at : at + size], dtype).reshape(shape)
+        inputs[name] = _shaped(np.frombuffer(blobs[at : at + size], dtype), shape, where)
         at += size
     if at != len(blobs):
         raise MalformedRequest(f"{len(blobs) - at} bytes follow the binary data of the last input")
@@ -222,21 +222,42 @@ def _from_json(tensor: Mapping[str, object], dtype: np.dtype[Any], shape: tuple[
         if int(found.min()) < info.min or int(found.max()) > info.max:
             raise MalformedRequest(f"{where} holds values outside {_name_of(dtype)}")
     with np.errstate(over="ignore"):
-        cast = found.astype(dtype).reshape(shape)
+        cast = _shaped(found.astype(dtype), shape, where)
     if dtype.kind == "f" and not np.isfinite(cast).all():
         raise MalformedRequest(f"{where} holds values outside {_name_of(dtype)}")
     return cast
 
 
+def _shaped(array: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[Any]:
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # no elements, and other axes that are too long even so
+        raise MalformedRequest(f"{where} has a shape that is too large") from error
+
+
 def _array(data: list[object], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not data:
         return np.empty(0, dtype)
+    # Of strings NumPy would make cells as wide as the longest one: terabytes out of a small body.
+    if not _scalar_types(data) <= {int, float, bool}:
+        raise ValueError("only numbers and booleans are data here")
     if dtype != np.uint64:
         return np.array(data)
     # NumPy would make floats of numbers on both sides of 2**63. What is no whole number stays an object: refused.
     exact = np.array(data, dtype=object)
     whole = all(type(value) is int and 0 <= value < 2**64 for value in exact.flat)
     return exact.astype(np.uint64) if whole else exact
+
+
+def _scalar_types(data: list[object]) -> set[type]:
+    """The types of what is in a list, and in the lists in it."""
+    types: set[type] = set()
+    level = data
+    while level:
+        here = set(map(type, level))
+        types |= here - {list}
+        level = [item for inner in level if isinstance(inner, list) for item in inner] if list in here else []
+    return types
 
 
 def _outputs(message: Mapping[str, object]) -> tuple[tuple[str, ...] | None, dict[str, bool]]:
