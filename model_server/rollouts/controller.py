@@ -11,9 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from edge_runtime.bundle.errors import EdgeshipError
 from model_server.rollouts.service import RolloutService
 from model_server.signing.publisher import Publisher
 
@@ -65,8 +62,7 @@ class Controller:
         self._attempt("publishing plans", self._rollouts.sync_plans)
         for what, chore in self._chores.items():
             self._attempt(what, chore)
-        for model, channel in self._rollouts.unsettled():
-            self._evaluate(model, channel)
+        self._attempt("judging rollouts", self._judge)
 
     def _run(self) -> None:
         next_tick = time.monotonic()
@@ -82,6 +78,10 @@ class Controller:
                 for model, channel in nudged:
                     self._evaluate(model, channel)
 
+    def _judge(self) -> None:
+        for model, channel in self._rollouts.unsettled():
+            self._evaluate(model, channel)
+
     def _renew(self) -> None:
         renewed = self._publisher.renew()
         if renewed:
@@ -91,8 +91,9 @@ class Controller:
         self._attempt(f"judging {model} on {channel}", lambda: self._rollouts.evaluate(model, channel))
 
     def _attempt(self, what: str, work: Callable[[], object]) -> None:
-        """A failure of one task must not end the watch over the others: it is logged whole and tried again."""
+        """A failure of one task, whatever it is, must not end the watch over the others: nobody may be awake to see
+        that no rollout is judged any more. It is logged whole and tried again."""
         try:
             work()
-        except (EdgeshipError, SQLAlchemyError, OSError):
+        except Exception:
             log.exception("%s failed; it is tried again on the next tick", what)
