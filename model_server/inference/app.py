@@ -158,8 +158,9 @@ class InferenceApp:
         _allow(method, "POST")
         if body.headers.get(b"content-encoding", b"identity") != b"identity":
             raise MalformedRequest("compressed requests are not supported by this server")
-        served = await self._repository.get(model, number)  # before the body is read: it may not exist
+        await self._repository.get(model, number)  # before the body is read: it may not exist
         data = await body.read(self._limits.max_body_bytes)
+        served = await self._repository.get(model, number)  # and it may have been replaced while the body came
         stated = body.headers.get(HEADER_LENGTH.encode())
         answer = await served.infer(data, None if stated is None else stated.decode("latin-1"))
         if answer.header_length is None:

@@ -21,7 +21,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from edge_runtime.backends.onnx_domains import check_operators
 from edge_runtime.errors import ModelRejected
-from model_server.errors import MalformedRequest, QueueFull
+from model_server.errors import MalformedRequest, ModelUnavailable, QueueFull
 from model_server.inference.protocol import (
     Answer,
     InferenceRequest,
@@ -84,10 +84,13 @@ class ServedModel:
         self._monotonic = monotonic
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"oip-{name}")
         self._pending = 0
+        self._closed = False
         self._seconds = 0.0  # of one request, smoothed
 
     async def infer(self, body: bytes, header_length: str | None) -> Answer:
-        """Answer one request. Raises `QueueFull`, `MalformedRequest` or `BodyTooLarge`."""
+        """Answer one request. Raises `QueueFull`, `ModelUnavailable`, `MalformedRequest` or `BodyTooLarge`."""
+        if self._closed:
+            raise ModelUnavailable(f"{self.name} {self.version} is being replaced; send the request again")
         if self._pending >= self._limits.queue:
             wait = max(1, math.ceil(self._pending * self._seconds))
             raise QueueFull(f"{self._pending} requests of {self.name} wait already", retry_after_s=min(wait, 60))
@@ -99,6 +102,7 @@ class ServedModel:
 
     def close(self) -> None:
         """Take no more; what waits is still answered."""
+        self._closed = True
         self._thread.shutdown(wait=False)
 
     def _work(self, body: bytes, header_length: str | None) -> Answer:

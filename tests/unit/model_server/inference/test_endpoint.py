@@ -487,3 +487,23 @@ class TestRepository:
         app.close()
         assert answer.status_code == 503
         assert "external" in answer.json()["error"]
+
+    def test_a_model_that_is_replaced_while_a_request_arrives_still_answers_it(self, tmp_path: Path) -> None:
+        path = served_models.put(tmp_path, "teacher", 1, served_models.teacher())
+        body = json.dumps({"inputs": [tensor("context", CONTEXT)]}).encode()
+        app = create_inference_app(tmp_path, lambda header: "anybody")
+        with serve(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+
+            def slowly() -> Iterator[bytes]:
+                yield body[:100]
+                assert client.get("/v2/models/teacher").status_code == 200
+                path.write_bytes(served_models.teacher(scale=2))
+                assert client.get("/v2/models/teacher").status_code == 200
+                yield body[100:]
+
+            answer = httpx.post(f"{url}{INFER}", content=slowly(), timeout=20)
+        app.close()
+        assert answer.status_code == 200
+        np.testing.assert_allclose(
+            answer.json()["outputs"][0]["data"], served_models.teacher_answer(CONTEXT, 2)[0], rtol=1e-5
+        )
