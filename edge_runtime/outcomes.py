@@ -207,6 +207,8 @@ class Outcomes:
     ) -> Posted:
         import httpx
 
+        from edge_runtime.network import post
+
         with self._mutex:
             body = self._spool.pending or self._body(running, plan, engine)
             if self._spool.pending is None:
@@ -216,7 +218,7 @@ class Outcomes:
             headers["Authorization"] = f"Bearer {token}"
         url = f"{server.rstrip('/')}/v1/outcomes"
         try:
-            response = client.post(url, content=body.encode(), headers=headers, timeout=TIMEOUT_S)
+            response = post(client, url, body.encode(), headers, TIMEOUT_S)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
             return Posted.UNREACHABLE
         if response.status_code in (429, 503):
@@ -265,7 +267,7 @@ class Outcomes:
         if header.strip().isdecimal() and len(header.strip()) < 12:
             wait = float(header)
         elif header:
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(ValueError, TypeError, OverflowError):
                 wait = (parsedate_to_datetime(header) - self._clock.wall()).total_seconds()
         return min(max(wait, 0.0), MAX_WAIT_S)
 

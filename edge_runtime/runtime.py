@@ -361,7 +361,9 @@ def _root_bytes(root: bytes | str | PathLike[str] | None, server: str | None) ->
 def _http_client() -> httpx.Client:
     import httpx
 
-    return httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0))
+    from edge_runtime.network import bounded
+
+    return bounded(httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0)))
 
 
 def _closed() -> RuntimeClosed:

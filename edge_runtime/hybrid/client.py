@@ -13,6 +13,7 @@ from edge_runtime.errors import BreakerOpen, CloudRefused, CloudUnreachable
 from edge_runtime.hybrid.breaker import Breaker
 from edge_runtime.hybrid.deferral import score
 from edge_runtime.hybrid.oip import HEADER_LENGTH, InferenceAnswer, decode_answer, encode_binary, encode_json
+from edge_runtime.network import bounded, within
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class CloudClient:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-        self._http = http or httpx.Client(limits=limits, follow_redirects=False)
+        self._http = http or bounded(httpx.Client(limits=limits, follow_redirects=False))
 
     def ask(self, hybrid: Hybrid, inputs: Mapping[str, NDArray[Any]], classes: int) -> CloudAnswer:
         """The answer of the newest of ``hybrid.releases`` that the endpoint has; its first output are ``classes``
@@ -132,11 +133,12 @@ class CloudClient:
             request = self._http.build_request(
                 "POST", url, content=body, headers={**self._headers, **headers}, timeout=timeout
             )
-            response = self._http.send(request, stream=True)
-            try:
-                received = self._receive(response, deadline)
-            finally:
-                response.close()
+            with within(left):
+                response = self._http.send(request, stream=True)
+                try:
+                    received = self._receive(response, deadline)
+                finally:
+                    response.close()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CloudUnreachable(f"{url}: {type(error).__name__}: {error}") from error
         if response.status_code != 200:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["upload"]
 
+TIMEOUT_S = 30.0
+
 
 def upload(report: bytes, client: httpx.Client, server: str, token: str | None) -> bool:
     """POST ``report`` to ``{server}/v1/telemetry``; True when it was taken (or had been before).
@@ -20,12 +22,14 @@ def upload(report: bytes, client: httpx.Client, server: str, token: str | None) 
     """
     import httpx
 
+    from edge_runtime.network import post
+
     headers = {"Content-Type": "application/octet-stream"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     try:
-        response = client.post(f"{server.rstrip('/')}/v1/telemetry", content=report, headers=headers)
-    except httpx.TransportError:
+        response = post(client, f"{server.rstrip('/')}/v1/telemetry", report, headers, TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
         return False
     if response.is_success or response.status_code == 409:
         return True

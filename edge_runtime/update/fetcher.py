@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -17,12 +17,14 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import Outcome, UpdateError
+from edge_runtime.network import bounded, within
 
 __all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client"]
 
 # Slower than this over a whole file is as bad as not answering, and otherwise a server could hold a device for ever.
 MINIMUM_BYTES_PER_S = 1024
 GRACE_S = 60.0
+MAX_ETAG = 1024
 
 
 class ServerAnswered(UpdateError):
@@ -56,8 +58,8 @@ def default_client(server: str) -> httpx.Client:
     timeout = httpx.Timeout(30.0, connect=10.0)
     if server.startswith("http://"):
         # Loading the trusted certificates takes longer than a check; a context that trusts nobody needs none.
-        return httpx.Client(timeout=timeout, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return httpx.Client(timeout=timeout)
+        return bounded(httpx.Client(timeout=timeout, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))
+    return bounded(httpx.Client(timeout=timeout))
 
 
 class Transport:
@@ -85,7 +87,9 @@ class Transport:
             if self._client is None:
                 self._client = self._make()
             self.requests += 1
-            with self._client.stream("GET", url, headers=dict(headers)) as response:
+            with ExitStack() as closing:
+                with within(GRACE_S):  # the head; `chunks` bounds the body
+                    response = closing.enter_context(self._client.stream("GET", url, headers=dict(headers)))
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise UpdateError(
@@ -112,7 +116,7 @@ class Transport:
             if response.status_code not in (200, 304):
                 raise ServerAnswered(response.status_code, url)
             body = b"" if response.status_code == 304 else self._body(response, url, limit)
-            return Answer(status=response.status_code, etag=response.headers.get("ETag"), body=body)
+            return Answer(status=response.status_code, etag=_etag(response), body=body)
 
     def _body(self, response: httpx.Response, url: str, limit: int) -> bytes:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -134,6 +138,12 @@ class Transport:
         if inflate is not None and not inflate.eof:
             raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{url} came as gzip that ends too early")
         return bytes(body)
+
+
+def _etag(response: httpx.Response) -> str | None:
+    """The answer's ETag, unless it is one that could not be kept or sent back."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.isascii() and 0 < len(etag) <= MAX_ETAG else None
 
 
 class TufFetcher(FetcherInterface):

@@ -102,6 +102,22 @@ def test_any_expired_role_stops_updates_and_not_what_runs(world: World, device: 
     attacked(device, Outcome.METADATA_EXPIRED)
 
 
+@pytest.mark.parametrize("etag", ['"\xe9"', '"' + "x" * 5000 + '"'])
+def test_an_etag_that_cannot_be_sent_back_does_not_end_all_checks(world: World, etag: str) -> None:
+    def tagged(handler: Handler) -> None:
+        data = (world.server.folder / "metadata" / "timestamp.json").read_bytes()
+        handler.send(200, data, ETag=etag)
+
+    device = world.device()
+    world.server.faults["/metadata/timestamp.json"] = tagged
+    assert device.check().outcome is Outcome.INSTALLED
+    assert device.check().outcome is Outcome.UNCHANGED
+    device.restart()
+    world.server.clear()
+    assert device.check().outcome is Outcome.UNCHANGED
+    assert len(world.server.requests) == 1  # what was verified is remembered
+
+
 def test_a_top_level_target_wins_nothing(world: World, device: TestDevice) -> None:
     """TUF alone would take the model from the top-level role, with no release manager's signature."""
     evil = RELEASES[3]

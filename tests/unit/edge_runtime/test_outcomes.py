@@ -168,7 +168,9 @@ def test_the_server_may_ask_to_wait(spool: Spool, header: str, wait: float) -> N
     assert spool.post() is Posted.ACCEPTED
 
 
-@pytest.mark.parametrize("header", ["", "soon", "-5", "9" * 400, "Sun, 22 Nov"])
+@pytest.mark.parametrize(
+    "header", ["", "soon", "-5", "9" * 400, "Sun, 22 Nov", f"Sun, 22 Nov 2026 12:02:00 +{'9' * 20}"]
+)
 def test_a_strange_retry_after_is_no_reason_to_wait_for_ever(spool: Spool, header: str) -> None:
     spool.server.answers = [(503, {"Retry-After": header} if header else {}, b"")]
     spool.post()
