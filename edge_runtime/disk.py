@@ -84,13 +84,13 @@ class RealDisk:
             return path.open("rb")
 
     def write(self, path: Path, data: bytes) -> None:
-        with _translated("write", path), path.open("wb") as file:
+        with _in_folder(path), _translated("write", path), path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def append(self, path: Path, data: bytes) -> None:
-        with _translated("write", path), path.open("ab") as file:
+        with _in_folder(path), _translated("write", path), path.open("ab") as file:
             file.write(data)
 
     def fsync(self, path: Path) -> None:
@@ -149,7 +149,15 @@ class RealDisk:
                 raise StoreLocked(
                     f"{path.parent} is in use by another runtime: close that one, or give this one its own state folder"
                 ) from error
-        return lambda: os.close(descriptor)
+        owner = os.getpid()
+
+        def unlock() -> None:
+            # A child that was forked meanwhile shares the lock, and would keep it although its parent is done.
+            if os.getpid() == owner:
+                _unlock(descriptor)
+            os.close(descriptor)
+
+        return unlock
 
 
 def write_atomic(disk: Disk, path: Path, data: bytes) -> None:
@@ -213,14 +221,29 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
         raise StoreError(f"cannot {doing} {path}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def _in_folder(path: Path) -> Iterator[None]:
+    """A file that is made is never missing: its folder is."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(f"cannot write {path}: its folder was removed; open the state folder again") from error
+
+
 if sys.platform == "win32":
     import msvcrt
 
     def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -97,3 +97,40 @@ def test_removing_a_folder_that_is_not_there_is_fine(tmp_path: Path) -> None:
     (tmp_path / "folder" / "file").write_bytes(b"")
     remove_folder(DISK, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
+    release = DISK.lock(tmp_path / "lock")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # lives on with what it inherited, until its parent hangs up
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    try:
+        release()
+        DISK.lock(tmp_path / "lock")()
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_cannot_give_its_parents_lock_away(tmp_path: Path) -> None:
+    release = DISK.lock(tmp_path / "lock")
+    child = os.fork()
+    if child == 0:
+        release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with pytest.raises(StoreLocked):
+        DISK.lock(tmp_path / "lock")
+    release()
+
+
+def test_writing_into_a_folder_that_was_removed_has_a_name(tmp_path: Path) -> None:
+    for write in (DISK.write, DISK.append):
+        with pytest.raises(StoreError, match="folder was removed"):
+            write(tmp_path / "gone" / "file", b"x")
