@@ -35,7 +35,7 @@ class Background:
     ) -> None:
         self._settle = settle
         self._chores = chores
-        self._interval_s = interval_s
+        self._interval_s = min(interval_s, threading.TIMEOUT_MAX / 2)  # longer waits, also infinite ones, are an error
         self._monotonic = monotonic
         self._uniform = uniform
         self._wake = threading.Event()

@@ -90,3 +90,16 @@ def test_stop_waits_for_the_chore_that_runs_and_starts_no_other() -> None:
     begun.wait(5)
     background.stop()
     assert finished == ["slow"]
+
+
+@pytest.mark.parametrize("interval_s", [float("inf"), 1e300])
+def test_never_is_an_interval_too(interval_s: float) -> None:
+    settled, checked = threading.Event(), threading.Event()
+    background = Background(settled.set, [checked.set], interval_s=interval_s)
+    background.start()
+    background.wake()
+    assert checked.wait(5)
+    settled.clear()
+    background.wake()
+    assert settled.wait(5)  # the thread still lives
+    background.stop()
