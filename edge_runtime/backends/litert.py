@@ -57,7 +57,10 @@ class LiteRtEngine:
             try:
                 interpreter = self._idle.pop()
             except IndexError:
-                interpreter = self._interpreter()
+                try:
+                    interpreter = self._interpreter()
+                except ModelRejected as error:  # it loaded once: this is memory
+                    raise EngineFailed(f"no room for one more interpreter: {error}") from error
             try:
                 for name, index in self._inputs:
                     interpreter.set_tensor(index, inputs[name])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_runtime.backends import engine_version, installed_engines, load_engine
+from edge_runtime.backends import engine_version, installed_engines, litert, load_engine
 from edge_runtime.backends.litert import LiteRtEngine
 from edge_runtime.bundle import TensorSpec
 from edge_runtime.errors import EngineFailed, EngineMissing, ModelRejected
@@ -160,3 +161,15 @@ def test_installed_engines_state_their_versions() -> None:
     for name in installed_engines():
         assert engine_version(name) == load_engine(name, MODELS[name], tiny.release().manifest).version
     assert engine_version("coreml") is None
+
+
+def test_no_room_for_another_interpreter_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load_engine("tflite", MODELS["tflite"], tiny.release().manifest, 1, 2)
+    engine._idle.clear()  # type: ignore[attr-defined] # the others are busy
+
+    def no_room(**options: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(litert, "Interpreter", no_room)
+    with pytest.raises(EngineFailed, match="no memory"):
+        engine.run({"window": tiny.windows(1)})
