@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_runtime.errors import BreakerOpen, CloudError, CloudRefused, InputError, NoAnswer
+from edge_runtime.errors import BreakerOpen, CloudError, CloudRefused, ConfigurationError, InputError, NoAnswer
 from edge_runtime.hybrid.breaker import Breaker
 from edge_runtime.hybrid.cache import AnswerCache
 from edge_runtime.hybrid.chain import first_answer
@@ -26,9 +26,20 @@ if TYPE_CHECKING:
 
     from edge_runtime.hybrid.client import CloudAnswer, CloudClient
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "check_static_default"]
 
 _log = logging.getLogger("edge_runtime")
+
+
+def check_static_default(policy: RoutingPolicy) -> None:
+    """Raise `ConfigurationError` for a static default that is no array: found now, not when nothing else answers."""
+    for name, value in (policy.static_default or {}).items():
+        try:
+            array = np.array(value)
+        except ValueError as error:
+            raise ConfigurationError(f"static_default of output {name!r} is not an array: {error}") from error
+        if array.dtype.kind == "O":
+            raise ConfigurationError(f"static_default of output {name!r} is not an array of numbers: {value!r}")
 
 
 class _Request:
@@ -100,7 +111,7 @@ class Answering:
         default = self.policy.static_default
         if default is None:
             return None
-        output = {name: np.array(value) for name, value in default.items()}
+        output = {name: np.array(value) for name, value in default.items()}  # `check_static_default` tried that
         return Prediction(
             output=output,
             label=None,
@@ -214,7 +225,10 @@ class Answering:
         if default is None:
             return "the policy has none"
         dtypes = {spec.name: spec.dtype for spec in loaded.manifest.outputs}
-        output = {name: np.array(value, dtype=dtypes.get(name)) for name, value in default.items()}
+        try:
+            output = {name: np.array(value, dtype=dtypes.get(name)) for name, value in default.items()}
+        except (ValueError, TypeError, OverflowError) as error:
+            return f"the policy's is not of the model's dtype: {error}"
         scores = output.get(loaded.first)
         winner = None
         if loaded.decides and scores is not None and scores.size == len(loaded.labels):

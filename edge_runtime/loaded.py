@@ -145,10 +145,17 @@ def run_rows(loaded: Loaded, session: Session, feeds: Sequence[Mapping[str, NDAr
 
 def judge(loaded: Loaded, outputs: dict[str, NDArray[Any]]) -> Local | Failure:
     """The decision and confidence of one example's outputs, or the failure that a value is not finite."""
-    given = {name: outputs[name][0] if batched else outputs[name] for name, batched in loaded.outputs}
+    try:
+        given = {name: outputs[name][0] if batched else outputs[name] for name, batched in loaded.outputs}
+    except IndexError:
+        return Failure(Reason.ENGINE_FAILED, "the local model answered without a row")
     if not loaded.decides:
         return Local(given, None, None) if _finite(given.values()) else _NON_FINITE
     logits = given[loaded.first]
+    if logits.size != len(loaded.labels):
+        return Failure(
+            Reason.ENGINE_FAILED, f"the local model answered with {logits.size} scores for {len(loaded.labels)} labels"
+        )
     few = logits.ndim == 1 and logits.size <= FEW
     scored = score(logits.tolist(), loaded.temperature) if few else score_logits(logits, loaded.temperature)
     if scored is None or (len(given) > 1 and not _finite(given.values())):

@@ -106,7 +106,7 @@ class EdgeRuntime:
         Raises `ConfigurationError`, `NoModel`, `StoreLocked` and other `StoreError`, and for the factory bundle
         `BundleError`, `UpdateError` where no artifact fits this device, and `EngineError`.
         """
-        from edge_runtime.answering import Answering
+        from edge_runtime.answering import Answering, check_static_default
         from edge_runtime.background import Background
         from edge_runtime.bundle import check_channel, check_model
         from edge_runtime.clock import SystemClock
@@ -125,6 +125,9 @@ class EdgeRuntime:
         except InvalidName as error:
             raise ConfigurationError(str(error)) from error
         _check_options(policy, cloud, engines, threads, interpreters, commit_after, update_interval_s)
+        _check_addresses(server=server, cloud=cloud)
+        _check_tokens(token=token, cloud_token=cloud_token)
+        check_static_default(policy)
         mode = _privacy_mode(telemetry)
         trusted = _root_bytes(root, server)
         folder, clock = Path(state), clock or SystemClock()
@@ -331,6 +334,18 @@ def _check_options(
         raise ConfigurationError(f"engines must be some of onnx and tflite, not {engines!r}")
     if min(threads, interpreters, commit_after) < 1 or not update_interval_s > 0:
         raise ConfigurationError("threads, interpreters, commit_after and update_interval_s must be positive")
+
+
+def _check_addresses(**addresses: str | None) -> None:
+    for name, address in addresses.items():
+        if address is not None and not address.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{name} {address!a} is not an address like https://models.example.com")
+
+
+def _check_tokens(**tokens: str | None) -> None:
+    for name, token in tokens.items():
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ConfigurationError(f"{name} must be printable ASCII on one line; the one given is not")
 
 
 def _privacy_mode(telemetry: str) -> PrivacyMode:

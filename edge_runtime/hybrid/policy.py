@@ -66,6 +66,8 @@ class RoutingPolicy:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{name} must be a positive number of seconds, not {value}")
+        if self.static_default is not None and not isinstance(self.static_default, Mapping):
+            raise ConfigurationError(f"static_default must map output names to values, not {self.static_default!r}")
         if self.cache_bytes < 0 or not self.cache_age_s >= 0:
             raise ConfigurationError("cache_bytes and cache_age_s cannot be negative")
 

@@ -264,3 +264,19 @@ def test_what_was_counted_before_a_restart_is_reported_after_it(tmp_path: Path) 
     (delta,) = spool._spool.counters
     assert delta.requests == sum(delta.latency_device.values()) == 6
     assert (delta.release, delta.arm) == (1, "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"cloud": "localhost:8000"}, "cloud"),
+        ({"cloud": "http://127.0.0.1:9", "token": "s\u00e9cret"}, "token"),
+        ({"cloud": "http://127.0.0.1:9", "cloud_token": "two\nlines"}, "cloud_token"),
+    ],
+)
+def test_an_address_or_token_that_cannot_be_sent_is_refused_when_opening(
+    tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        open_(tmp_path, tiny.release().factory(tmp_path), **options)
+    assert not (tmp_path / "state").exists()

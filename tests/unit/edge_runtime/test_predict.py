@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edge_runtime import EdgeRuntime, Reason, RoutingPolicy, Source
 from edge_runtime.errors import (
@@ -373,3 +374,35 @@ def test_few_and_many_classes_score_alike(classes: int) -> None:
     for bad in (np.nan, np.inf, -np.inf):
         logits[classes // 2] = bad
         assert score_logits(logits, 2.5) is None
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_answer_without_one_score_a_label_is_a_failure(opened: Opened, axis: int) -> None:
+    """A model may answer with another shape for some inputs only, which no golden example sees."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [-1])
+    positive = [
+        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("Constant", [], ["zero"], value=helper.make_tensor("z", TensorProto.FLOAT, [], [0.0])),
+        helper.make_node("ReduceMax" if axis == 0 else "Identity", ["product"], ["kept"]),
+        helper.make_node("Greater", ["kept", "zero"], ["above"]),
+        helper.make_node("Reshape", ["above", "shape"], ["condition"]),
+        helper.make_node("Compress", ["product", "condition"], ["logits"], axis=axis),
+    ]
+    window = np.zeros((20, 3), np.float32)
+    bias = np.array([-1.0, -2.0, -3.0, -4.0])
+    runtime = opened(tiny.release(onnx_data=tiny.onnx_bytes(operators=positive, bias=bias)), static_default={})
+    answer = runtime.predict({"window": window})
+    assert (answer.source, answer.reason) == (Source.DEFAULT, Reason.ENGINE_FAILED)
+    assert "scores" in runtime.stats()["last_error"] or "row" in runtime.stats()["last_error"]
+
+
+@pytest.mark.parametrize("default", [{"logits": [[1, 2], [3]]}, {"logits": None}, [1.0]])
+def test_a_static_default_that_is_no_array_is_refused_when_opening(opened: Opened, default: Any) -> None:
+    with pytest.raises(ConfigurationError, match="static_default"):
+        opened(static_default=default)
+
+
+def test_a_static_default_that_the_model_cannot_hold_is_no_answer(opened: Opened) -> None:
+    runtime = opened(cloud="http://127.0.0.1:9", mode="only_in_cloud", static_default={"logits": ["a", "b", "c", "d"]})
+    with pytest.raises(NoAnswer, match="dtype"):
+        runtime.predict(FULL)
