@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.engine import URL
 
 from model_server.errors import SettingsError
 from model_server.signing.roles import Expiry
@@ -18,6 +21,8 @@ __all__ = ["SETTINGS_FILE", "Settings", "load_settings", "settings_text"]
 
 SETTINGS_FILE = "settings.toml"
 MAX_SETTINGS_BYTES = 65_536
+MAX_INTERVAL_S = 3600  # what expires within a day must be looked at more often than that
+MAX_EXPIRY_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,8 @@ class Settings:
     def database_url(self) -> str:
         if "://" in self.database:
             return self.database
-        return f"sqlite:///{self.directory / self.database}"
+        # Not by pasting strings together: a folder's name may hold what a URL gives a meaning to.
+        return URL.create("sqlite", database=str(self.directory / self.database)).render_as_string()
 
     @property
     def repository_dir(self) -> Path:
@@ -166,8 +172,10 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
         if name in values:
             values[name] = Path(values[name])
     settings = Settings(**values)
-    if settings.controller_interval_s <= 0 or settings.max_bundle_bytes <= 0:
-        raise SettingsError(f"{path}: controller_interval_s and max_bundle_bytes must be above 0")
+    if not 0 < settings.controller_interval_s <= MAX_INTERVAL_S:
+        raise SettingsError(f"{path}: controller_interval_s must be above 0 and at most {MAX_INTERVAL_S}")
+    if settings.max_bundle_bytes <= 0:
+        raise SettingsError(f"{path}: max_bundle_bytes must be above 0")
     return settings
 
 
@@ -176,8 +184,8 @@ def _expiry(path: Path, table: Any) -> Expiry:
     if not isinstance(table, dict) or set(table) - known:
         raise SettingsError(f"{path}: [signing.expiry_days] may hold {', '.join(sorted(known))}")
     days = {role: _value(path, f"signing.expiry_days.{role}", float, value) for role, value in table.items()}
-    if any(value <= 0 for value in days.values()):
-        raise SettingsError(f"{path}: an expiry must be above 0 days")
+    if any(not 0 < value <= MAX_EXPIRY_DAYS for value in days.values()):
+        raise SettingsError(f"{path}: an expiry must be above 0 days and at most {MAX_EXPIRY_DAYS}")
     return Expiry(**{role: timedelta(days=value) for role, value in days.items()})
 
 
@@ -211,4 +219,6 @@ def _value(path: Path, key: str, kind: type, value: Any) -> Any:
         return float(value)
     if type(value) is not kind:
         raise SettingsError(f"{path}: {key} must be of type {kind.__name__}, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{path}: {key} must be a finite number")
     return value

@@ -73,6 +73,10 @@ class DriftSettings:
     floor: float = 0.02
     threshold: float = 7300.0
 
+    def __post_init__(self) -> None:
+        if not (0 < self.tolerance < math.inf and 0 < self.floor <= 1 and 1 < self.threshold < math.inf):
+            raise ValueError("tolerance is above 0, floor above 0 and at most 1, threshold above 1")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from model_server.db.base import open_engine
 from model_server.errors import SettingsError
 from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text
 
@@ -33,10 +34,18 @@ def test_settings_can_be_changed_and_the_rest_stays(tmp_path: Path) -> None:
         ("[storage]\ndatabase = 1\n", "storage.database"),
         ("[rollouts]\ncontroller_interval_s = 0\n", "controller_interval_s"),
         ("[rollouts]\nrequire_staging = 1\n", "require_staging"),
+        ("[rollouts]\ncontroller_interval_s = nan\n", "controller_interval_s"),
+        ("[rollouts]\ncontroller_interval_s = 1e300\n", "controller_interval_s"),
         ("[signing.expiry_days]\nroot = -1\n", "expiry"),
+        ("[signing.expiry_days]\nroot = 1e12\n", "expiry"),
+        ("[signing.expiry_days]\nroot = inf\n", "expiry"),
         ("[signing.expiry_days]\nroots = 1\n", "expiry_days"),
         ("[telemetry]\nepsilonn = 1\n", "epsilonn"),
         ("[telemetry]\nepsilon = 0\n", "epsilon"),
+        ("[telemetry]\nepsilon = inf\n", "epsilon"),
+        ("[telemetry.drift]\nthreshold = 0\n", "threshold"),
+        ("[telemetry.drift]\ntolerance = nan\n", "tolerance"),
+        ("[telemetry.drift]\nfloor = -0.1\n", "floor"),
         ("[telemetry]\ndrift = 1\n", "drift"),
         ("database = 1\n", "database"),
         ("not toml", "line 1"),
@@ -52,3 +61,13 @@ def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, 
 def test_a_folder_that_init_did_not_make_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="edgeship-server init"):
         load_settings(tmp_path / "nowhere")
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "what? #1 100%"
+    folder.mkdir()
+    engine = open_engine(Settings(directory=folder).database_url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+    engine.dispose()
+    assert (folder / "edgeship.db").exists()
