@@ -102,6 +102,7 @@ def create_app(
             inference.close()
             services.telemetry.close()
             services.engine.dispose()
+            services.claim.close()
 
     app = FastAPI(
         title="Edgeship",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
+from typing import BinaryIO
 
+from alembic.util import CommandError
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from model_server.clock import Clock, SystemClock
 from model_server.db.base import open_engine
 from model_server.db.credentials import Credentials
 from model_server.db.migrate import upgrade
+from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.controller import Controller
@@ -28,6 +34,9 @@ __all__ = ["Services", "open_publisher", "open_services"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
+    """``claim`` is open, and locked, while this server has its folder to itself."""
+
+    claim: BinaryIO
     settings: Settings
     clock: Clock
     engine: Engine
@@ -52,12 +61,43 @@ def open_services(
     """Open the database (bringing it to the present schema), the repository and the online keys, and note what was
     published just before a crash.
 
-    Raises: SettingsError, KeyRejected, RepositoryDamaged.
+    Raises: SettingsError (also if another server has the folder), KeyRejected, RepositoryDamaged.
     """
-    clock = clock or SystemClock()
+    claim = _claim(settings.directory)
+    try:
+        return _open(settings, clock or SystemClock(), telemetry_today, claim)
+    except BaseException:
+        claim.close()
+        raise
+
+
+def _claim(directory: Path) -> BinaryIO:
+    """Two servers would sign the same versions, judge the same rollouts and remove each other's uploads."""
+    file = (directory / ".server.lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise SettingsError(f"another server runs on {directory}: stop it first, or use another folder") from error
+    return file
+
+
+def _open_database(url: str) -> Engine:
+    try:
+        engine = open_engine(url)
+        upgrade(engine)
+    except (SQLAlchemyError, CommandError, ModuleNotFoundError) as error:
+        reason = str(error).partition("\n")[0]
+        # Without its address, which may hold a password.
+        raise SettingsError(
+            f"the database that settings.toml names under [storage] cannot be used: {reason}"
+        ) from error
+    return engine
+
+
+def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] | None, claim: BinaryIO) -> Services:
     publisher = open_publisher(settings, clock)
-    engine = open_engine(settings.database_url)
-    upgrade(engine)
+    engine = _open_database(settings.database_url)
     settings.spool_dir.mkdir(exist_ok=True)
     settings.cloud_models.mkdir(exist_ok=True)
     for left_over in settings.spool_dir.glob("*.bundle"):
@@ -75,6 +115,7 @@ def open_services(
     today = telemetry_today or (lambda: clock.now().date())
     telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry)
     return Services(
+        claim=claim,
         settings=settings,
         clock=clock,
         engine=engine,
