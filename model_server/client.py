@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx
 
-from model_server.errors import ServerRefused, ServerUnreachable
+from model_server.errors import ServerRefused, ServerUnreachable, SettingsError
 
 __all__ = ["Client"]
 
@@ -26,13 +26,19 @@ class Client:
     """
 
     def __init__(self, server: str, api_key: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        """Raises SettingsError for an address or a key that cannot be one."""
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise SettingsError("the API key holds characters that no key has: copy it whole, and nothing else")
         self.server = server.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.server,
-            headers={"authorization": f"Bearer {api_key}", "user-agent": "edgeship-server-cli"},
-            timeout=TIMEOUT_S,
-            transport=transport,
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self.server,
+                headers={"authorization": f"Bearer {api_key}", "user-agent": "edgeship-server-cli"},
+                timeout=TIMEOUT_S,
+                transport=transport,
+            )
+        except httpx.InvalidURL as error:
+            raise SettingsError(f"{server} is no address of a server: {error}") from error
 
     def __enter__(self) -> Self:
         return self

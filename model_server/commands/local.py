@@ -36,14 +36,13 @@ def init(
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    building = directory.parent / f".{directory.name}.{secrets.token_hex(4)}.init"
+    place = directory.resolve()  # "." has no name and no place beside it
+    place.parent.mkdir(parents=True, exist_ok=True)
+    building = place.parent / f".{place.name}.{secrets.token_hex(4)}.init"
     building.mkdir(mode=0o700)
     try:
         tokens = _fill(building, models, people, passphrase, clock.now())
-        if directory.exists():
-            directory.rmdir()
-        building.rename(directory)
+        _move(building, place)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -56,6 +55,18 @@ def init(
         "people": list(people),
         **tokens,
     }
+
+
+def _move(building: Path, place: Path) -> None:
+    """Put a finished folder in its place. A folder that is there stays the same one, since a shell may stand in it;
+    the settings, without which nothing is a server's folder, then go last."""
+    if not place.exists():
+        building.rename(place)
+        return
+    for entry in sorted(building.iterdir(), key=lambda entry: entry.name == SETTINGS_FILE):
+        entry.rename(place / entry.name)
+    building.rmdir()
+    place.chmod(0o700)
 
 
 def list_keys(directory: Path) -> dict[str, object]:

@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EdgeshipError, OSError) as error:
         print(f"edgeship-server: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except EOFError:
+        print("edgeship-server: the input ended before an answer was given; nothing was done", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     if wants_json:

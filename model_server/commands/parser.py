@@ -49,6 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: use 0 to 65535")
+    return port
+
+
 def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     init = _json(commands.add_parser("init", help="make a server's folder: keys, first metadata, database"))
     init.add_argument("directory", type=Path, metavar="DIR")
@@ -60,7 +67,7 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     serve = commands.add_parser("serve", help="serve a folder that init made")
     serve.add_argument("directory", type=Path, metavar="DIR")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8080, help="0 for a free one")
+    serve.add_argument("--port", type=_port, default=8080, help="0 for a free one")
     serve.add_argument("--ready-file", type=Path, help="written with the address once requests are accepted")
     serve.set_defaults(run="serve")
 

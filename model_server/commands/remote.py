@@ -144,15 +144,17 @@ def _rollout(args: argparse.Namespace, action: str, model: str, client: Client, 
 
 
 def _start_body(args: argparse.Namespace) -> dict[str, object]:
+    limits = {
+        limit.name: getattr(args, limit.name) for limit in fields(Limits) if getattr(args, limit.name) is not None
+    }
+    Limits.from_dict(limits)
     body: dict[str, object] = {
         "candidate": args.release,
         "stages": [stage.strip() for stage in args.stages.split(",")],
         "holdback": args.holdback,
         "on_breach": args.on_breach,
         "growth": args.growth,
-        "limits": {
-            limit.name: getattr(args, limit.name) for limit in fields(Limits) if getattr(args, limit.name) is not None
-        },
+        "limits": limits,
     }
     if args.baseline is not None:
         body["baseline"] = args.baseline

@@ -42,6 +42,8 @@ def serve(app: FastAPI, host: str, port: int, *, ready_file: Path | None, announ
     ``ready_file`` gets the address, whole, once requests are accepted, and is removed at the end; ``announce`` is
     called with it. Raises: SettingsError if it cannot listen.
     """
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)  # of a server that was killed: nobody may take its address for this one's
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("tuf").setLevel(logging.WARNING)  # it reports each key that has not signed yet
     config = uvicorn.Config(

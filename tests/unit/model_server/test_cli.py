@@ -128,6 +128,10 @@ def test_tables_are_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         (["status", "--server", "http://127.0.0.1:9"], "--api-key"),
         (["status", "--server", "http://127.0.0.1:9", "--api-key", "k"], "ServerUnreachable"),
         (["status", "--server", "no address", "--api-key", "k"], "ServerUnreachable"),
+        (["status", "--server", "http://[::1", "--api-key", "k"], "no address of a server"),
+        (["status", "--server", "http://127.0.0.1:9", "--api-key", "kéy"], "API key"),
+        (["status", "--server", "http://127.0.0.1:9", "--api-key", "k\nx: y"], "API key"),
+        (["rollout", "start", "m", "1", "--errors", "nan", "--server", "http://x", "--api-key", "k"], "errors"),
         (["release", "stage", "none.bundle", "--server", "http://x", "--api-key", "k"], "none.bundle"),
         (["release", "list", "UPPER", "--server", "http://x", "--api-key", "k"], "InvalidName"),
         (["release", "revoke", "m", "1", "--server", "http://x", "--api-key", "k"], "NotInThisVersion"),
@@ -170,7 +174,67 @@ def test_a_port_that_is_taken_is_an_error_of_its_own(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for args in ([], ["explode"], ["release", "sign", "m"], ["rollout", "start", "m", "one"]):
+    for args in (
+        [],
+        ["explode"],
+        ["release", "sign", "m"],
+        ["rollout", "start", "m", "one"],
+        ["serve", "d", "--port", "65536"],
+    ):
         with pytest.raises(SystemExit) as error:
             main(args)
         assert error.value.code == 2
+
+
+def test_init_fills_the_empty_folder_that_one_stands_in(
+    run: Run, tmp_path: Path, passphrase: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    before = here.stat().st_ino
+    monkeypatch.chdir(here)
+    people = [option for person in ("alice", "bob", "carol") for option in ("--person", person)]
+    run("init", ".", "--model", "exercise", *people, "--passphrase-file", passphrase)
+    assert (here.stat().st_ino, stat.S_IMODE(here.stat().st_mode)) == (before, 0o700)
+    assert len(run("keys", "list", ".")["roles"]) == 6
+    assert {entry.name for entry in tmp_path.iterdir()} == {"here", "passphrase"}
+    assert (
+        "never overwrites"
+        in run("init", ".", "--model", "m", *people, "--passphrase-file", passphrase, code=1)["error"]
+    )
+
+
+def test_an_input_that_ends_at_a_question_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", ended)
+    assert main(["init", "d", "--model", "m", "--person", "a"]) == 1
+    assert "the input ended" in capsys.readouterr().err
+
+
+def test_the_address_of_a_server_that_was_killed_is_not_left_for_the_next(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "server").directory
+    ready = tmp_path / "ready"
+    ready.write_text("http://127.0.0.1:1\n")
+    blocked = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "model_server.cli",
+            "serve",
+            str(folder),
+            "--host",
+            "256.0.0.1",
+            "--ready-file",
+            str(ready),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert blocked.returncode == 1
+    assert not ready.exists()
