@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -168,8 +169,9 @@ def releases_with_files(draw: st.DrawFn) -> tuple[Manifest, dict[str, bytes]]:
         files[name] = draw(st.binary(min_size=1, max_size=64))
         return {"file": name, "bytes": len(files[name]), "sha256": sha256(files[name])}
 
-    last = outputs[0].shape[-1] if outputs[0].shape else 1
-    scored = bool(labels) and last == len(labels) and outputs[0].dtype.startswith("float")
+    scored = bool(labels) and draw(st.booleans())
+    if scored:  # a confidence needs one logit a label
+        outputs = (replace(outputs[0], dtype="float32", shape=("batch", len(labels))), *outputs[1:])
     artifacts = tuple(
         Artifact(
             target=target,

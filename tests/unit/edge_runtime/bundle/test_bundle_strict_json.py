@@ -109,8 +109,8 @@ def test_nesting_is_capped_whatever_the_stack_has_left(opening: str, closing: st
     inner = MAX_DEPTH - 1
     read('{"a":' + opening * inner + "1" + closing * inner + "}")
     assert "nested deeper" in str(refusal('{"a":' + opening * (inner + 1) + "1" + closing * (inner + 1) + "}"))
-    limit = sys.getrecursionlimit()
-    assert "nested deeper" in str(refusal('{"a":' + opening * (limit // 2)))
+    deep = min(sys.getrecursionlimit() // 2, 1_600)  # libraries raise the limit; the text has to stay below its cap
+    assert "nested deeper" in str(refusal('{"a":' + opening * deep))
 
 
 def test_brackets_inside_strings_do_not_count_as_nesting() -> None:
