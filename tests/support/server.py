@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -48,15 +48,16 @@ class SteppedClock:
 
 
 @cache
-def _template() -> Path:
-    folder = Path(mkdtemp(prefix="edgeship-test-")) / "server"
-    init(folder, MODELS, PEOPLE, PASSPHRASE, SystemClock())
-    return folder
+def _template() -> TemporaryDirectory[str]:
+    """The folder "server" in a directory that goes away with the test run."""
+    holder = TemporaryDirectory(prefix="edgeship-test-")
+    init(Path(holder.name) / "server", MODELS, PEOPLE, PASSPHRASE, SystemClock())
+    return holder
 
 
 def make_folder(path: Path) -> Settings:
     """What `edgeship-server init` makes, for `MODELS` and `PEOPLE`. Keys are the same in every folder of a test run."""
-    shutil.copytree(_template(), path)
+    shutil.copytree(Path(_template().name) / "server", path)
     return replace(load_settings(path), controller_interval_s=60.0)
 
 
