@@ -144,7 +144,10 @@ def _array(data: bytes) -> NDArray[Any]:
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"an array in version {version} of the npy format")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # NumPy evaluates the header as Python, which raises all kinds of errors
+        raise ValueError(f"the header of an array: {type(error).__name__}: {error}") from error
     # Checked before numpy allocates what the header asks for.
     if dtype.kind not in _KINDS or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError(f"an array of {dtype} and shape {shape} does not fit its {len(data)} bytes")

@@ -129,6 +129,22 @@ def test_a_zip_bomb_is_refused_before_it_unfolds() -> None:
         golden.read(archive(input__window=bytes(golden.MAX_BYTES + 1)))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': [[[[((((",
+        "-" * 9000 + "1",
+        "{1: 2, 'descr': 3, 'shape': 4}",
+        "{'descr': " + "(" * 150 + ")" * 150 + ", 'fortran_order': False, 'shape': (1,)}",
+    ],
+)
+def test_a_header_that_is_hostile_python_is_refused_by_name(header: str) -> None:
+    data = header.encode().ljust(117) + b"\n"
+    hostile = b"\x93NUMPY\x01\x00" + len(data).to_bytes(2, "little") + data
+    with pytest.raises(ArchiveError):
+        golden.read(archive(input__window=hostile, output__logits=LOGITS, decision=DECISION))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_changed_byte_reads_or_is_refused_by_name(data: st.DataObject) -> None:
