@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigurationError
+from edge_runtime.npz import read_npz
 
 __all__ = ["Field", "load_field"]
 
@@ -37,11 +38,7 @@ def load_field(path: Path) -> Field:
     Raises:
         ConfigurationError: the file cannot be read, holds nothing, or its arrays differ in length.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            inputs = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as e:
-        raise ConfigurationError(f"{path}: not an .npz file of arrays ({e}). Write one with numpy.savez.") from e
+    inputs = read_npz(path)
     lengths = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
     if not inputs or 0 in lengths.values() or len(set(lengths.values())) > 1:
         raise ConfigurationError(f"{path}: needs one array an input, all with as many examples, but has {lengths}.")

@@ -147,14 +147,14 @@ def _update(options: argparse.Namespace) -> int:
         print(f"{result.outcome.value}: {result.detail}")
         print(f"running: {'nothing' if running is None else f'release {running}'}")
         if not reported:
-            print("the report was not delivered; it is kept for the next time")
+            print("the server did not take the report; unless it refused it for good, it is kept for the next time")
     return 0 if result.outcome in _FINE else 1
 
 
 def _status(options: argparse.Namespace) -> int:
     from edge_runtime.store import read_slots
 
-    if not options.state.is_dir():
+    if not (options.state / "lock").is_file():  # made when a runtime first opens the folder
         raise ConfigurationError(f"{options.state} is not a state folder")
     body = read_slots(options.state).to_body()
     if options.json:
@@ -178,20 +178,16 @@ def _tuf(options: argparse.Namespace) -> int:
 
 
 def _examples(path: Path, many: bool) -> list[dict[str, Any]]:
-    import zipfile
+    from edge_runtime.npz import read_npz
 
-    import numpy as np
-
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigurationError(f"{path} is not an .npz file of arrays: {error}") from error
+    arrays = read_npz(path)
     if not many:
         return [arrays]
     lengths = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-    if len(lengths) != 1:
-        raise ConfigurationError(f"the arrays of {path} need one first axis of the same length")
+    if len(lengths) != 1 or lengths == {0}:
+        raise ConfigurationError(
+            f"the arrays of {path} need one first axis of the same length, with an example or more"
+        )
     return [{name: array[i] for name, array in arrays.items()} for i in range(lengths.pop())]
 
 

@@ -243,7 +243,8 @@ class EdgeRuntime:
         return self._upkeep.update()
 
     def report(self) -> bool:
-        """Send outcomes and counters to the server now; whether it took them. They are kept until it does."""
+        """Send outcomes and counters to the server now; whether it took them. They are kept until it does, or
+        refuses them for good, which is logged."""
         self._check_open()
         return self._upkeep.report()
 

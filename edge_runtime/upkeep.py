@@ -139,6 +139,8 @@ class Upkeep:
             plan=plan,
             engine=None if session is None else session.engine.name,
         )
+        if posted is Posted.REFUSED:
+            _log.warning("the server refused the outcome report for good; what it counted is lost")
         return posted is Posted.ACCEPTED
 
     def upload_telemetry(self) -> int:

@@ -41,3 +41,10 @@ def test_a_fleet_whose_bundle_is_missing_says_so_in_one_line(
     captured = capsys.readouterr().err
     assert captured.startswith("devices: ")
     assert "none.bundle" in captured
+
+
+def test_a_damaged_file_of_examples_is_refused_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", a=np.arange(100))
+    (tmp_path / "f.npz").write_bytes((tmp_path / "f.npz").read_bytes()[:-30])
+    with pytest.raises(ConfigurationError, match=r"f\.npz"):
+        load_field(tmp_path / "f.npz")

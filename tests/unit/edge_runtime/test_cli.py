@@ -108,3 +108,10 @@ def test_it_runs_as_a_module_too() -> None:
     done = subprocess.run([sys.executable, "-m", "edge_runtime.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "predict" in done.stdout
+
+
+def test_a_folder_that_no_runtime_ever_opened_is_no_state_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", str(tmp_path)]) == 1
+    assert "not a state folder" in capsys.readouterr().err
