@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import Pool
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["Base", "UtcDateTime", "open_engine", "reading", "writing"]
+__all__ = ["BUSY_TIMEOUT_MS", "Base", "UtcDateTime", "open_engine", "reading", "writing"]
 
 BUSY_TIMEOUT_MS = 10_000
 READ_ONLY = "edgeship_read_only"
@@ -101,6 +101,7 @@ def _configure_sqlite(connection: Any, record: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")  # what telemetry forgets is overwritten, however SQLite was built
     cursor.close()
 
 

@@ -22,7 +22,7 @@ from model_server.telemetry.pooling import Monitored, days_of, monitored, pool
 from model_server.telemetry.privacy import NoiseSource
 from model_server.telemetry.reports import Mechanisms, Submission, admit
 from model_server.telemetry.settings import TelemetrySettings
-from model_server.telemetry.store import add_reports, close_days, decode_cells
+from model_server.telemetry.store import add_reports, close_days, decode_cells, empty_log
 from model_server.telemetry.tables import BaselineRow, OpenCohortRow, SumRow
 from model_server.telemetry.verdict import Approved, FleetDay, verdict
 
@@ -69,7 +69,8 @@ class TelemetryService:
             closed = close_days(
                 self._engine, before, self._mechanisms, self._random, self.settings.epsilon, self.settings.delta
             )
-            self._swept = before
+            if empty_log(self._engine):  # also after a start: a crash may have come between
+                self._swept = before
             return closed
 
     def days(self, model: str) -> dict[str, object]:

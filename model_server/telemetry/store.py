@@ -11,21 +11,22 @@ sums and ids (overwritten, and the log is truncated, on SQLite), so a crash in b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, insert, select, text, update
+from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, func, insert, select, update
 
-from model_server.db.base import writing
+from model_server.db.base import BUSY_TIMEOUT_MS, writing
 from model_server.errors import DuplicateReport, MalformedRequest, ReportRefused, ServerError
 from model_server.telemetry.privacy import NoiseSource, discrete_gaussian
 from model_server.telemetry.reports import CohortKey, Mechanisms, Submission
 from model_server.telemetry.tables import DailyIdRow, OpenCohortRow, SumRow
 
-__all__ = ["add_reports", "close_days", "decode_cells", "encode_cells"]
+__all__ = ["add_reports", "close_days", "decode_cells", "empty_log", "encode_cells"]
 
+_LOG_WAIT_MS = 200  # reports wait while it is tried
 _ID_QUERY = 500  # bound parameters of one query
 _IDS = cast(Table, DailyIdRow.__table__)
 _OPEN = cast(Table, OpenCohortRow.__table__)
@@ -35,6 +36,7 @@ _FIND_IDS = select(_IDS.c.daily_id).where(
     _IDS.c.day == bindparam("on"), _IDS.c.daily_id.in_(bindparam("ids", expanding=True))
 )
 _ADD_IDS = insert(_IDS)
+_LAST_RELEASED = select(func.max(SumRow.day))
 _SAME_COHORT = and_(
     _OPEN.c.day == bindparam("on"),
     _OPEN.c.model == bindparam("of"),
@@ -85,7 +87,13 @@ def add_reports(
                 answers[i] = MalformedRequest("a histogram's shift is not the smallest that fits its counts")
     with writing(engine) as session:
         connection = session.connection()
-        oldest = open_since()  # asked inside the transaction, which a closing of days cannot overlap
+        # Asked inside the transaction, which a closing of days cannot overlap. A day that was released stays closed,
+        # even if the clock steps back or more late days are allowed: its ids are gone, and a second release of it
+        # would spend a second ε.
+        oldest = open_since()
+        released = connection.execute(_LAST_RELEASED).scalar_one()
+        if released is not None:
+            oldest = max(oldest, released + timedelta(days=1))
         seen = _known_ids(connection, [batch[i] for i in vectors])
         fresh: list[dict[str, object]] = []
         for i in list(vectors):
@@ -140,9 +148,6 @@ def close_days(
         open_rows = session.execute(select(OpenCohortRow).where(OpenCohortRow.day < before)).scalars().all()
         if not open_rows:
             return []
-        sqlite = engine.dialect.name == "sqlite"
-        if sqlite:
-            session.execute(text("PRAGMA secure_delete=ON"))
         days = sorted({row.day for row in open_rows})
         for row in open_rows:
             mechanism = mechanisms.by_digest(row.model, row.release, row.layout)
@@ -163,15 +168,22 @@ def close_days(
             )
         session.execute(delete(OpenCohortRow).where(OpenCohortRow.day < before))
         session.execute(delete(DailyIdRow).where(DailyIdRow.day < before))
-    if sqlite:
-        _truncate_log(engine)
     return days
 
 
-def _truncate_log(engine: Engine) -> None:
-    """Copy SQLite's write-ahead log into the database and empty it; does nothing while somebody reads."""
+def empty_log(engine: Engine) -> bool:
+    """Copy SQLite's write-ahead log, which still holds what was deleted, into the database and empty it. False if
+    somebody reads or writes meanwhile: then nothing is lost, and it must be tried again."""
+    if engine.dialect.name != "sqlite":
+        return True
     connection = engine.raw_connection()
     try:
-        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
+            return bool(cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            cursor.close()
     finally:
         connection.close()

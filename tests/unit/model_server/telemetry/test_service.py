@@ -174,6 +174,55 @@ def test_nothing_of_an_exact_sum_or_an_id_is_left_in_the_files(world: World) -> 
     assert not any(needle in on_disk() for needle in needles)
 
 
+def test_the_log_is_emptied_later_if_somebody_reads_while_a_day_closes(world: World) -> None:
+    world.take(reports(WatchFleet(5, 1).day(), world.day))
+    with reading(world.engine) as session:
+        exact = session.execute(select(OpenCohortRow.sums)).scalar_one()
+    world.turn()
+    log = world.path.with_name("telemetry.db-wal")
+    with reading(world.engine) as session:
+        assert session.execute(select(OpenCohortRow)).scalars().all()
+        assert len(world.service.close_finished_days()) == 1
+        assert exact[64:128] in world.path.read_bytes() + log.read_bytes()
+    world.service.close_finished_days()
+    assert exact[64:128] not in world.path.read_bytes() + log.read_bytes()
+
+
+def test_the_log_is_emptied_by_the_next_start_after_a_crash_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.take(reports(WatchFleet(5, 1).day(), world.day))
+    with reading(world.engine) as session:
+        exact = session.execute(select(OpenCohortRow.sums)).scalar_one()
+    world.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr("model_server.telemetry.service.empty_log", lambda engine: False)
+        world.service.close_finished_days()
+    log = world.path.with_name("telemetry.db-wal")
+    assert exact[64:128] in world.path.read_bytes() + log.read_bytes()
+    assert world.new_service().close_finished_days() == []
+    assert exact[64:128] not in world.path.read_bytes() + log.read_bytes()
+
+
+@pytest.mark.parametrize("why", ["the clock stepped back", "more late days were allowed"])
+def test_a_day_that_was_released_never_opens_again(world: World, why: str) -> None:
+    rows = WatchFleet(3, 1).day()
+    first = world.day
+    world.take(reports(rows[:2], first))
+    world.turn()
+    assert len(world.service.close_finished_days()) == 1
+    if why == "the clock stepped back":
+        world.turn(-1)
+    else:
+        world.settings = TelemetrySettings(late_days=3)
+    world.service = world.new_service()
+    assert isinstance(world.refusal(reports(rows[2:], first)[0]), ReportRefused)
+    world.turn(9)
+    world.service.close_finished_days()
+    with reading(world.engine) as session:
+        assert len(session.execute(select(SumRow)).scalars().all()) == 1
+
+
 def test_no_report_is_ever_written_to_disk(world: World) -> None:
     batch = reports(WatchFleet(50, 1).day(), world.day)
     world.take(batch)
