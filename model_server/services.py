@@ -113,7 +113,7 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         require_staging=settings.require_staging,
     )
     today = telemetry_today or (lambda: clock.now().date())
-    telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry)
+    telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry, clock.now)
     return Services(
         claim=claim,
         settings=settings,

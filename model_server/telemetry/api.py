@@ -56,9 +56,11 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
     # A plain Starlette route: every device calls it daily, and FastAPI's own would cost more than the work.
     router.add_route("/v1/telemetry", post_report, methods=["POST"])
 
-    def admin(authorization: str | None) -> None:
-        if authorize_admin(authorization) is None:
+    def admin(authorization: str | None) -> str:
+        name = authorize_admin(authorization)
+        if name is None:
             raise Unauthorized("this needs an admin API key: Authorization: Bearer …")
+        return name
 
     @router.get("/v1/drift/{model}")
     def get_drift(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
@@ -69,9 +71,11 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
     async def post_baseline(
         model: str, request: Request, authorization: Annotated[str | None, Header()] = None
     ) -> dict[str, object]:
-        admin(authorization)
+        actor = admin(authorization)
         asked = parse_body(BaselineRequest, await _baseline_body(request))
-        return await run_in_threadpool(service.approve_baseline, model, asked.first, asked.last, asked.approved_by)
+        return await run_in_threadpool(
+            service.approve_baseline, model, asked.first, asked.last, asked.approved_by, actor
+        )
 
     @router.get("/v1/telemetry/{model}/days")
     def get_days(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from edge_runtime.bundle import Artifact, Manifest
 from edge_runtime.telemetry.layout import Layout
 from edge_runtime.telemetry.wire import ReportArm
+from model_server.audit import log as audit
 from model_server.db.base import reading, writing
 from model_server.errors import BaselineRefused, ServerError, UnknownLayout, UnknownRelease
 from model_server.telemetry.aggregates import Cohort
@@ -39,13 +40,15 @@ class TelemetryService:
         today: Callable[[], date],
         random: NoiseSource,
         settings: TelemetrySettings | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """``manifests`` maps a model and release to the published manifest, None if there is none. ``random`` must be
-        ``random.SystemRandom()`` wherever real people's reports arrive."""
+        ``random.SystemRandom()`` wherever real people's reports arrive. ``now`` is for the audit log."""
         self.settings = settings or TelemetrySettings()
         self._engine = engine
         self._manifests = manifests
         self._today = today
+        self._now = now
         self._random = random
         self._mechanisms = Mechanisms(manifests)
         self._intake = Intake(self._store, self.settings.queue)
@@ -101,9 +104,11 @@ class TelemetryService:
                 "open": [day.isoformat() for day in open_days],
             }
 
-    def approve_baseline(self, model: str, first: date, last: date, approved_by: str) -> dict[str, object]:
+    def approve_baseline(
+        self, model: str, first: date, last: date, approved_by: str, actor: str = "server"
+    ) -> dict[str, object]:
         """Freeze the closed days from ``first`` to ``last`` as the model's baseline. Returns what was frozen, with the
-        gap between training and field. Raises `BaselineRefused`."""
+        gap between training and field. ``actor`` is whose key asked for it. Raises `BaselineRefused`."""
         self.close_finished_days()
         if first > last:
             raise BaselineRefused(f"the baseline would end on {last}, before it begins on {first}")
@@ -141,6 +146,10 @@ class TelemetryService:
                     document=to_document(frozen),
                 )
             )
+            detail = {"from": first.isoformat(), "to": last.isoformat(), "approved_by": approved_by, "layout": layout}
+            audit.append(
+                session, self._now(), actor=actor, action="drift.baseline_approved", subject=model, detail=detail
+            )
         return _approval(model, approved_by, layout, frozen)
 
     def drift(self, model: str) -> dict[str, object]:
@@ -154,7 +163,9 @@ class TelemetryService:
                 return verdict(model, None, [], self.settings)
             frozen = from_document(row.document)
             wanted = self._monitored(model, max(frozen.releases), row.layout)
-            rows = [one for one in _sums(session, model) if one.day > row.last_day and one.layout == row.layout]
+            later = [one for one in _sums(session, model) if one.day > row.last_day]
+            rows = [one for one in later if one.layout == row.layout]
+            unlike = sorted({one.release for one in later} - {one.release for one in rows})
             approved = Approved(
                 approved_by=row.approved_by,
                 first_day=row.first_day,
@@ -163,7 +174,7 @@ class TelemetryService:
                 wanted=wanted,
             )
             days = self._fleet_days(rows, wanted, frozen.releases)
-            return verdict(model, approved, days, self.settings, sorted({one.release for one in rows}))
+            return verdict(model, approved, days, self.settings, sorted({one.release for one in rows}), unlike)
 
     def close(self) -> None:
         """Finish the transaction that runs."""

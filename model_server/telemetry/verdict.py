@@ -45,9 +45,10 @@ def verdict(
     days: Sequence[FleetDay],
     settings: TelemetrySettings,
     releases: Sequence[int] = (),
+    unlike: Sequence[int] = (),
 ) -> dict[str, object]:
     """JSON of ``GET /v1/drift/{model}``. ``days`` are those after the baseline, oldest first; ``releases`` reported
-    on them.
+    on them, and ``unlike`` did in histograms that are not the baseline's.
 
     ``statistic`` holds effect sizes with what noise and the devices' differences explain taken off (negative: nothing
     seen), ``evidence`` the base-10 logarithm of each histogram's own process. An alarm stands until a new baseline.
@@ -109,12 +110,16 @@ def verdict(
         "alarm": since is not None,
         "since": since.isoformat() if since else None,
         "features": list(named),
-        "cannot_see": _cannot_see(approved, days, settings, releases),
+        "cannot_see": _cannot_see(approved, days, settings, releases, unlike),
     }
 
 
 def _cannot_see(
-    approved: Approved, days: Sequence[FleetDay], settings: TelemetrySettings, releases: Sequence[int]
+    approved: Approved,
+    days: Sequence[FleetDay],
+    settings: TelemetrySettings,
+    releases: Sequence[int],
+    unlike: Sequence[int],
 ) -> str:
     frozen = approved.frozen
     said: list[str] = []
@@ -142,7 +147,14 @@ def _cannot_see(
     elif days:
         said.append("Any drift: no day since the baseline had enough devices.")
     else:
-        said.append("Any drift: no day has closed since the baseline.")
+        like = " with reports in the baseline's histograms" if unlike else ""
+        said.append(f"Any drift: no day{like} has closed since the baseline.")
+    if unlike:
+        numbers = ", ".join(map(str, unlike))
+        said.append(
+            f"Release(s) {numbers}: their histograms are not the baseline's, so nothing of them is compared. Approve a "
+            "new baseline from their days."
+        )
     if small:
         said.append(f"{small} day(s) had fewer than {settings.minimum_cohort} devices and were not judged.")
     if frozen.unsteady:

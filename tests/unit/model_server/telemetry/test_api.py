@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from edge_runtime.telemetry.upload import upload
+from model_server.audit import log as audit
 from model_server.db.base import reading
 from model_server.errors import (
     BaselineRefused,
@@ -159,6 +161,11 @@ def test_people_approve_a_baseline_and_read_the_verdict(http: httpx.Client, worl
     answer = http.post("/v1/drift/exercise/baseline", json=asked, headers=ADMIN)
     assert answer.status_code == 201
     assert answer.json()["training_gap"]
+    with reading(world.engine) as session:
+        assert audit.verify(session) == 1
+        (entry,) = audit._rows(session)
+    assert (entry.actor, entry.action, entry.subject) == ("admin", "drift.baseline_approved", "exercise")
+    assert json.loads(entry.detail) == {**asked, "layout": answer.json()["layout"]}
     told = http.get("/v1/drift/exercise", headers=ADMIN).json()
     assert told["baseline"]["approved_by"] == "Alice"
     assert (told["mode"], told["epsilon"], told["delta"]) == ("central", 1.0, 1e-6)

@@ -378,7 +378,9 @@ class TestDrift:
         ]
         assert not any(world.take(moved))
         world.turn()
-        assert world.service.drift("exercise")["days"] == []
+        told = world.service.drift("exercise")
+        assert told["days"] == []
+        assert "Release(s) 4: their histograms are not the baseline's" in str(told["cannot_see"])
 
 
 def _with_other_edges():  # type: ignore[no-untyped-def]
