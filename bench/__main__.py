@@ -18,6 +18,7 @@ from bench import overhead
 Bench = Callable[[bool], tuple[dict[str, Any], list[dict[str, Any]], dict[str, list[float]]]]
 BENCHES: dict[str, Bench] = {"overhead": overhead.run}
 OUT = Path("out/bench")
+PAGE = Path("docs/benchmarks.md")
 
 
 def environment() -> dict[str, Any]:
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer samples: to see that it runs, not to quote")
     options = parser.parse_args(argv)
     OUT.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
     for name in BENCHES if options.name == "all" else [options.name]:
         metrics, rows, samples = BENCHES[name](options.quick)
         samples_file = OUT / f"{name}.samples.json"
@@ -49,8 +51,25 @@ def main(argv: list[str] | None = None) -> int:
             "rows": rows,
             "samples_file": str(samples_file),
         }
+        results.append(result)
         print(json.dumps(result), flush=True)
+    if options.name == "all" and not options.quick:
+        PAGE.write_text(page(results))
     return 0
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """docs/benchmarks.md, out of one run of every bench."""
+    lines = ["# Benchmarks", "", "Written by `python -m bench all`; every number is of that run.", ""]
+    for result in results:
+        about = "; ".join(f"{key} {value}" for key, value in result["environment"].items())
+        lines += [f"## {result['bench']}", "", about, "", "| metric | value |", "|---|---|"]
+        lines += [f"| `{name}` | {value} |" for name, value in result["metrics"].items()]
+        columns = list(result["rows"][0])
+        lines += ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in result["rows"]]
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
