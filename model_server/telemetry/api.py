@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from edge_runtime.telemetry.wire import MAX_REPORT_BYTES
-from model_server.errors import MalformedRequest, Unauthorized
+from model_server.errors import MalformedRequest, Unauthorized, UnknownModel
 from model_server.telemetry.service import TelemetryService
 from model_server.web import capped_body, parse_body
 
@@ -37,9 +37,14 @@ class BaselineRequest(BaseModel):
     approved_by: str = Field(min_length=1, max_length=128, pattern=r"\S")
 
 
-def telemetry_router(service: TelemetryService, authorize_device: Authorize, authorize_admin: Authorize) -> APIRouter:
+def telemetry_router(
+    service: TelemetryService,
+    authorize_device: Authorize,
+    authorize_admin: Authorize,
+    models: Callable[[], Sequence[str]] | None = None,
+) -> APIRouter:
     """``POST /v1/telemetry`` for devices; ``GET /v1/drift/{model}``, ``POST /v1/drift/{model}/baseline`` and
-    ``GET /v1/telemetry/{model}/days`` for people."""
+    ``GET /v1/telemetry/{model}/days`` for people, who are told of a model that is not among ``models``."""
     router = APIRouter(tags=["telemetry"])
 
     async def post_report(request: Request) -> Response:
@@ -62,10 +67,15 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
             raise Unauthorized("this needs an admin API key: Authorization: Bearer …")
         return name
 
+    def known(model: str) -> str:
+        if models is not None and model not in models():
+            raise UnknownModel(f"no model {ascii(model)[:80]} is served here")
+        return model
+
     @router.get("/v1/drift/{model}")
     def get_drift(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
         admin(authorization)
-        return service.drift(model)
+        return service.drift(known(model))
 
     @router.post("/v1/drift/{model}/baseline", status_code=201)
     async def post_baseline(
@@ -73,6 +83,7 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
     ) -> dict[str, object]:
         actor = admin(authorization)
         asked = parse_body(BaselineRequest, await _baseline_body(request))
+        await run_in_threadpool(known, model)
         return await run_in_threadpool(
             service.approve_baseline, model, asked.first, asked.last, asked.approved_by, actor
         )
@@ -80,6 +91,6 @@ def telemetry_router(service: TelemetryService, authorize_device: Authorize, aut
     @router.get("/v1/telemetry/{model}/days")
     def get_days(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
         admin(authorization)
-        return service.days(model)
+        return service.days(known(model))
 
     return router

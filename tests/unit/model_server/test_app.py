@@ -84,6 +84,17 @@ def test_the_cloud_endpoint_and_telemetry_are_mounted(server: Running) -> None:
     assert server.device.post("/v1/telemetry", content=b"junk").status_code in (400, 422)
 
 
+def test_drift_of_a_model_that_nobody_serves_is_not_found(server: Running) -> None:
+    assert server.admin.get("/v1/drift/exercise").json()["baseline"]["approved"] is False
+    baseline = {"from": "2026-03-02", "to": "2026-03-08", "approved_by": "Alice"}
+    for answer in (
+        server.admin.get("/v1/drift/excercise"),
+        server.admin.get("/v1/telemetry/excercise/days"),
+        server.admin.post("/v1/drift/excercise/baseline", json=baseline),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:edgeship:problem:UnknownModel")
+
+
 def test_an_upload_that_was_cut_off_leaves_no_file_for_the_next_start(tmp_path: Path) -> None:
     settings = make_folder(tmp_path / "server")
     settings.spool_dir.mkdir()
