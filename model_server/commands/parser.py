@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 
 from model_server.releases.staging import DEFAULT_CEILING
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _local(commands)
     _release(commands)
     _rollout(commands)
+    _drift(commands)
     status = _remote(commands.add_parser("status", help="roles, releases and rollouts of a server"))
     status.set_defaults(run="status")
     return parser
@@ -145,6 +147,30 @@ def _rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         command = _remote(_channel(rollout.add_parser(action, help=text)))
         command.add_argument("model", metavar="MODEL")
         command.set_defaults(run=f"rollout {action}")
+
+
+def _drift(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    drift = commands.add_parser("drift", help="whether the fleet's data has moved from its baseline").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    show = _remote(drift.add_parser("show", help="the verdict, its evidence by day, and what cannot be seen"))
+    show.add_argument("model", metavar="MODEL")
+    show.set_defaults(run="drift show")
+    approve = _remote(
+        drift.add_parser("approve", help="freeze closed days as the baseline that drift is measured from")
+    )
+    approve.add_argument("model", metavar="MODEL")
+    approve.add_argument("--from", dest="first", type=_day, required=True, metavar="DAY", help="as in 2026-03-02")
+    approve.add_argument("--to", dest="last", type=_day, required=True, metavar="DAY", help="the last day, included")
+    approve.add_argument("--by", required=True, metavar="NAME", help="who vouches that the fleet was healthy")
+    approve.set_defaults(run="drift approve")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day: write it as in 2026-03-02") from error
 
 
 def _numbered(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

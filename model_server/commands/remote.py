@@ -1,4 +1,4 @@
-"""`release`, `rollout` and `status`: what a release manager does to a server over HTTP."""
+"""`release`, `rollout`, `drift` and `status`: what a release manager does to a server over HTTP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from edge_runtime.bundle import check_channel, check_model
 from model_server.client import Client
+from model_server.commands.drift import show_approval, show_drift
 from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
 from model_server.errors import MalformedRequest, NotInThisVersion, SettingsError
 from model_server.releases.signing import sign_release
@@ -56,6 +57,8 @@ def run_remote(
     model = check_model(args.model) if "model" in args else ""
     if group == "release":
         return _release(args, action, model, client, console, passphrase, confirm)
+    if group == "drift":
+        return _drift(args, action, model, client, console)
     return _rollout(args, action, model, client, console)
 
 
@@ -141,6 +144,18 @@ def _rollout(args: argparse.Namespace, action: str, model: str, client: Client, 
         answer = client.post(f"{path}/{action}")
     show_rollout(console, answer)
     return answer
+
+
+def _drift(args: argparse.Namespace, action: str, model: str, client: Client, console: Console) -> Answer:
+    path = f"/v1/drift/{model}"
+    if action == "approve":
+        days = {"from": args.first.isoformat(), "to": args.last.isoformat()}
+        approval: Answer = client.post(f"{path}/baseline", {**days, "approved_by": args.by})
+        show_approval(console, approval)
+        return approval
+    verdict: Answer = client.get(path)
+    show_drift(console, verdict)
+    return verdict
 
 
 def _start_body(args: argparse.Namespace) -> dict[str, object]:

@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model_server.quantities import format_ceiling
 from model_server.releases.signing_request import Review
 
-__all__ = ["show_keys", "show_release", "show_releases", "show_review", "show_rollout", "show_status"]
+__all__ = ["show_keys", "show_release", "show_releases", "show_review", "show_rollout", "show_status", "table"]
 
 
 def show_review(console: Console, review: Review) -> None:
     """The difference that a signature would approve."""
-    table = _table(
+    files = table(
         f"{review.model} {review.release}: to be added to releases-{review.model}",
         ["file", "bytes", "sha256"],
         [(ref.file, f"{ref.bytes:,}", ref.sha256) for ref in review.files],
     )
-    console.print(table)
+    console.print(files)
     console.print(
         f"Metadata version {review.metadata_version}, valid until {review.expires:%Y-%m-%d}. {review.kept} published "
         f"files stay as they are. Ceiling: {format_ceiling(review.ceiling)}. Audit head: {review.audit_head or 'none'}."
@@ -30,14 +31,14 @@ def show_review(console: Console, review: Review) -> None:
 
 def show_release(console: Console, release: Mapping[str, Any]) -> None:
     console.print(
-        f"{release['model']} {release['release']} ({release['version']}): {release['state']}, signed by "
+        f"{release['model']} {release['release']} ({escape(release['version'])}): {release['state']}, signed by "
         f"{_people(release)} ({release['threshold']} needed)"
     )
 
 
 def show_releases(console: Console, releases: Sequence[Mapping[str, Any]]) -> None:
     console.print(
-        _table(
+        table(
             "Releases",
             ["release", "version", "state", "signed by", "staged", "published"],
             [
@@ -63,7 +64,7 @@ def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:
         f"{rollout['reports']} reports"
     )
     console.print(
-        _table(
+        table(
             "Stages",
             ["stage", "share", "selected", "adopted", "known", "started", "ended"],
             [
@@ -82,7 +83,7 @@ def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:
     )
     if rollout["arms"]:
         console.print(
-            _table(
+            table(
                 "Arms",
                 ["arm", "requests", "errors", "fallbacks", "refused", "P95 µs"],
                 [
@@ -99,7 +100,7 @@ def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:
             )
         )
     console.print(
-        _table(
+        table(
             "Events",
             ["time", "event", "reason"],
             [(_time(event["time"]), event["event"], event["reason"]) for event in rollout["events"]],
@@ -111,7 +112,7 @@ def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:
 
 def show_keys(console: Console, keys: Mapping[str, Any]) -> None:
     console.print(
-        _table(
+        table(
             "Roles",
             ["role", "needs", "owner", "key"],
             [
@@ -125,7 +126,7 @@ def show_keys(console: Console, keys: Mapping[str, Any]) -> None:
 
 def show_status(console: Console, status: Mapping[str, Any]) -> None:
     console.print(
-        _table(
+        table(
             "Roles",
             ["role", "version", "expires", "kept", "alert"],
             [
@@ -141,7 +142,7 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         )
     )
     console.print(
-        _table(
+        table(
             "Rollouts",
             ["rollout", "state", "baseline", "candidate", "started"],
             [
@@ -158,13 +159,14 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     )
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of plain text: cells hold what others chose, and brackets in them are no markup."""
+    made = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*map(escape, row))
+    return made
 
 
 def _people(release: Mapping[str, Any]) -> str:
