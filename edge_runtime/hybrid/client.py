@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import numpy as np
 
 from edge_runtime.errors import BreakerOpen, CloudRefused, CloudUnreachable
 from edge_runtime.hybrid.breaker import Breaker
@@ -165,7 +166,7 @@ def _scored(answer: InferenceAnswer, model: str, release: int, classes: int) -> 
     if first.size != classes or first.dtype.kind != "f":
         raise CloudUnreachable(f"the cloud's first output is {first.dtype}{list(first.shape)}, not {classes} logits")
     scored = score(first.reshape(-1).tolist())
-    if scored is None:
+    if scored is None or any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in answer.outputs.values()):
         raise CloudUnreachable("the cloud answered with values that are not finite")
     outputs = {
         name: array[0] if array.ndim > 1 and array.shape[0] == 1 else array for name, array in answer.outputs.items()

@@ -33,7 +33,8 @@ class _Server(ThreadingHTTPServer):
 
 class OipServer:
     """Use as a context manager. ``fault`` is one of: None, ``json_only``, ``status:<n>``, ``hang``, ``drip``,
-    ``garbage``, ``nan``, ``wrong_shape``, ``wrong_model``, ``huge``, ``cut``. ``releases`` are the versions served."""
+    ``garbage``, ``nan``, ``nan_elsewhere``, ``wrong_shape``, ``wrong_model``, ``huge``, ``cut``. ``releases`` are the
+    versions served."""
 
     def __init__(self, answer: Answer = mean_logits, releases: tuple[int, ...] = (1,)) -> None:
         self.answer = answer
@@ -128,6 +129,10 @@ class OipServer:
             send(handler, 200, json.dumps(message).encode())
         else:
             tensor["parameters"] = {"binary_data_size": len(blob)}
+            if self.fault == "nan_elsewhere":
+                more = {"name": "more", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}
+                message["outputs"].append(more)
+                blob += np.float32("nan").tobytes()
             header = json.dumps(message).encode()
             send(handler, 200, header + blob, {"Inference-Header-Content-Length": str(len(header))})
 

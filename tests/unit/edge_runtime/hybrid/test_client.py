@@ -89,7 +89,9 @@ def test_an_error_status_is_kept(client: CloudClient, server: OipServer, status:
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", ["garbage", "nan", "wrong_shape", "wrong_model", "huge", "cut", "status:302"])
+@pytest.mark.parametrize(
+    "fault", ["garbage", "nan", "nan_elsewhere", "wrong_shape", "wrong_model", "huge", "cut", "status:302"]
+)
 def test_an_answer_that_breaks_the_protocol_is_an_error_by_name(
     client: CloudClient, server: OipServer, fault: str
 ) -> None:
