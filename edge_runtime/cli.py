@@ -6,7 +6,9 @@ Exit status: 0 done; 1 it failed, with the reason on standard error; 2 the comma
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and options.run is not _tuf:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a label may hold what this terminal cannot show
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output had enough; nor can it be flushed when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except EdgeshipError as error:
         print(f"edgeship-device: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -144,7 +152,8 @@ def _update(options: argparse.Namespace) -> int:
             )
         )
     else:
-        print(f"{result.outcome.value}: {result.detail}")
+        name = f"{result.outcome.value}: "
+        print(name + result.detail.removeprefix(name))
         print(f"running: {'nothing' if running is None else f'release {running}'}")
         if not reported:
             print("the server did not take the report; unless it refused it for good, it is kept for the next time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,38 @@ def test_a_folder_that_no_runtime_ever_opened_is_no_state_folder(
 ) -> None:
     assert main(["status", str(tmp_path)]) == 1
     assert "not a state folder" in capsys.readouterr().err
+
+
+def test_a_reader_that_had_enough_ends_it_quietly(model: list[str], inputs: str) -> None:
+    main(["predict", *model, "--inputs", inputs, "--many"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_runtime.cli", "status", model[0]],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_terminal_without_the_characters_of_a_label_gets_others(model: list[str], inputs: str) -> None:
+    main(["predict", *model, "--inputs", inputs, "--many"])
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_runtime.cli", "status", model[0]],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "previous: \\u2013" in done.stdout
+
+
+def test_an_outcome_is_named_once(
+    world: World, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "root.json").write_bytes(world.root)
+    there = ["--server", "http://127.0.0.1:9", "--root", str(tmp_path / "root.json")]
+    assert main(["update", *model, *there]) == 1
+    assert capsys.readouterr().out.count("ServerUnreachable") == 1
