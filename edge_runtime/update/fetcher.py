@@ -125,7 +125,11 @@ class Transport:
         # Not httpx's decoder: it inflates a chunk whole, and 64 KiB of gzip can hold 64 MiB.
         inflate = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
         body = bytearray()
+        travelled = 0
         for chunk in self.chunks(response, limit):
+            travelled += len(chunk)
+            if travelled > limit + limit // 64 + 1024:  # gzip may hold nothing, for ever; a little is its own overhead
+                raise TooLarge(url, limit)
             if inflate is None:
                 body += chunk
             else:

@@ -166,6 +166,33 @@ def test_an_endless_trickle_is_cut_off(server: StaticServer) -> None:
     transport.close()
 
 
+def empty_blocks() -> bytes:
+    """A chunk that can follow another in a deflate stream, and holds nothing."""
+    return b"\x00\x00\x00\xff\xff" * 2000
+
+
+@pytest.mark.parametrize("start", [gzip.compress(b"x"), gzip.compress(b"x")[:10]], ids=["after its end", "within"])
+def test_gzip_that_goes_on_without_holding_anything_is_cut_off(
+    server: StaticServer, transport: Transport, start: bytes
+) -> None:
+    sent = [0]
+
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(10**9))
+        handler.end_headers()
+        handler.wfile.write(start)
+        while sent[0] < 50_000_000:
+            handler.wfile.write(empty_blocks())
+            sent[0] += len(empty_blocks())
+
+    server.faults["/file.json"] = endless
+    with pytest.raises(TooLarge):
+        transport.fetch(f"{server.url}/file.json", 1000)
+    assert transport.received < 200_000
+
+
 def test_tuf_gets_its_own_errors(server: StaticServer, transport: Transport) -> None:
     fetcher = TufFetcher(transport)
     url = put(server, b"x" * 100)
