@@ -97,7 +97,7 @@ def new_rollout(
     )
     try:
         Plan.from_json(plan_of(row).to_json())
-    except ManifestError as error:
+    except (ManifestError, ValueError) as error:  # ValueError: NaN and infinity have no JSON
         raise InvalidRollout(f"devices would refuse this plan: {error}") from error
     return row
 

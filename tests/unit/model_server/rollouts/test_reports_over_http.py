@@ -59,6 +59,13 @@ def test_a_rollout_that_cannot_work_is_refused_by_name(
     assert (answer.status_code, answer.json()["type"]) == (code, f"urn:edgeship:problem:{kind}"), answer.text
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"1e999", b"-Infinity"])
+def test_a_predicate_with_a_number_that_json_has_not_is_refused(fleet: Fleet, number: bytes) -> None:
+    body = b'{"candidate": 2, "stages": ["all"], "predicate": {"lt": ["battery", %s]}}' % number
+    answer = fleet.server.admin.post(URL, content=body)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:edgeship:problem:InvalidRollout")
+
+
 def test_what_does_not_exist_is_not_found(fleet: Fleet) -> None:
     assert fleet.server.admin.get("/v1/rollouts/beta/exercise").status_code == 404
     assert fleet.server.admin.post("/v1/rollouts/beta/exercise/halt").status_code == 404
