@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from edge_runtime.update.plan import PARTS
+from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.observation import ArmCounts, Observation
 from model_server.rollouts.outcomes import DeviceStatus
 from model_server.rollouts.tables import ArmRow, RolloutDeviceRow, RolloutRow, StageRow
@@ -25,7 +26,11 @@ def observe(session: Session, rollout: RolloutRow, stage: StageRow, now: datetim
     limit = PARTS if complete else min(stage.share, PARTS - rollout.holdback)
     selected = and_(_D.eligible, _D.bucket < limit)
     control = and_(_D.eligible, _D.bucket >= PARTS - rollout.holdback)
-    heard = and_(_D.last_report.is_not(None), _D.last_report >= stage.started)
+    # A device that took the candidate, said so and then fell silent is as silent as one that never came.
+    deadline_s = Limits.from_dict(json.loads(rollout.limits)).deadline_s
+    old = (now - stage.started).total_seconds() > deadline_s
+    since = now - timedelta(seconds=deadline_s) if old else stage.started
+    heard = and_(_D.last_report.is_not(None), _D.last_report >= since)
     counts = session.execute(
         select(
             _count(_D.eligible),

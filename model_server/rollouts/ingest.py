@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from edge_runtime.update.plan import bucket, evaluate
 from model_server.clock import Clock
 from model_server.db.base import writing
-from model_server.rollouts.outcomes import Counters, DeviceStatus, Report, concerns, status_after
+from model_server.rollouts.outcomes import Counters, DeviceStatus, Report, concerns, status_after, weighed
 from model_server.rollouts.tables import ArmRow, DeviceRow, RolloutDeviceRow, RolloutRow
 
 __all__ = ["ingest", "latest_rollout"]
@@ -79,7 +79,7 @@ def _record(session: Session, rollout: RolloutRow, report: Report, now: datetime
     if concerns(report, rollout.candidate):
         rollout.candidate_reports += 1
     if report.rollout == rollout.id:
-        for counters in report.counters:
+        for counters in weighed(report.counters):
             _count(session, rollout, row, counters)
 
 
@@ -92,7 +92,6 @@ def _count(session: Session, rollout: RolloutRow, row: RolloutDeviceRow, counter
     # Without a baseline the holdback keeps whatever it has, such as the factory release: that is what to compare with.
     if not on_candidate and rollout.baseline not in (None, counters.release):
         return
-    errors, fallbacks = min(counters.errors, counters.requests), min(counters.fallbacks, counters.requests)
     arm = session.get(ArmRow, (rollout.id, counters.arm))
     if arm is None:
         arm = ArmRow(
@@ -107,15 +106,15 @@ def _count(session: Session, rollout: RolloutRow, row: RolloutDeviceRow, counter
         )
         session.add(arm)
     arm.requests += counters.requests
-    arm.errors += errors
-    arm.fallbacks += fallbacks
+    arm.errors += counters.errors
+    arm.fallbacks += counters.fallbacks
     arm.refused += counters.refused
     arm.latency_device = _merged(arm.latency_device, counters.latency_device)
     arm.latency_cloud = _merged(arm.latency_cloud, counters.latency_cloud)
     if on_candidate:
         row.requests += counters.requests
-        row.errors += errors
-        row.fallbacks += fallbacks
+        row.errors += counters.errors
+        row.fallbacks += counters.fallbacks
         row.refused += counters.refused
 
 

@@ -29,8 +29,9 @@ class ArmCounts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """The present stage. ``selected`` known eligible devices are meant to run the candidate; of these ``adopted`` do,
-    ``failed`` could not, ``incompatible`` cannot (not a failure), ``silent`` have sent nothing since the stage began.
-    ``known`` counts all eligible devices, ``control`` those in the holdback. ``age_s`` is the stage's age."""
+    ``failed`` could not, ``incompatible`` cannot (not a failure), ``silent`` have sent nothing since the stage began or
+    for as long as the deadline, whichever is less. ``known`` counts all eligible devices, ``control`` those in the
+    holdback. ``age_s`` is the stage's age."""
 
     known: int
     selected: int

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edge_runtime.errors import Outcome
 from edge_runtime.update.plan import Arm, Attribute
 
-__all__ = ["Counters", "DeviceStatus", "InstallOutcome", "Report", "concerns", "status_after"]
+__all__ = ["Counters", "DeviceStatus", "InstallOutcome", "Report", "concerns", "status_after", "weighed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,8 @@ class DeviceStatus(StrEnum):
     INCOMPATIBLE = "incompatible"  # no artifact fits; not a failure
 
 
+MOST_REQUESTS = 1_000  # that one report counts for in an arm
+
 _FAILURES = frozenset(
     {
         Outcome.ROLLED_BACK,
@@ -92,6 +94,40 @@ def status_after(before: DeviceStatus, report: Report, candidate: int) -> tuple[
     if last is not None or before is DeviceStatus.ADOPTED:
         return DeviceStatus.PENDING, last
     return before, last
+
+
+def weighed(counters: Sequence[Counters]) -> list[Counters]:
+    """Counters as an arm takes them in: one for each release and arm, none heavier than `MOST_REQUESTS`, its shares
+    kept. Else a device that answers a billion requests well, or says so, hides what all the others go through."""
+    first: dict[tuple[int, str], Counters] = {}
+    for entry in counters:
+        first.setdefault((entry.release, entry.arm), entry)
+    return [_lightened(entry) for entry in first.values()]
+
+
+def _lightened(entry: Counters) -> Counters:
+    heaviest = max(entry.requests, entry.refused)
+    return replace(
+        entry,
+        requests=_scaled(entry.requests, heaviest),
+        errors=_scaled(min(entry.errors, entry.requests), heaviest),
+        fallbacks=_scaled(min(entry.fallbacks, entry.requests), heaviest),
+        refused=_scaled(entry.refused, heaviest),
+        latency_device=_scaled_bins(entry.latency_device),
+        latency_cloud=_scaled_bins(entry.latency_cloud),
+    )
+
+
+def _scaled_bins(bins: Mapping[int, int]) -> Mapping[int, int]:
+    total = sum(bins.values())
+    return {number: _scaled(count, total) for number, count in bins.items()}
+
+
+def _scaled(count: int, heaviest: int) -> int:
+    """``count`` if ``heaviest`` is light enough, else its share of it, to the nearest."""
+    if heaviest <= MOST_REQUESTS:
+        return count
+    return (2 * count * MOST_REQUESTS + heaviest) // (2 * heaviest)
 
 
 def concerns(report: Report, candidate: int) -> bool:

@@ -117,7 +117,8 @@ class RolloutDeviceRow(Base):
 
 
 class ArmRow(Base):
-    """The counters of one arm of a rollout. Latencies are JSON objects, bin → count."""
+    """The counters of one arm of a rollout, each report's as `outcomes.weighed` makes them. Latencies are
+    JSON objects, bin → count."""
 
     __tablename__ = "rollout_arms"
 

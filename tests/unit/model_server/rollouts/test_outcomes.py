@@ -1,7 +1,18 @@
+from dataclasses import replace
+
 import pytest
 
 from edge_runtime.errors import Outcome
-from model_server.rollouts.outcomes import Counters, DeviceStatus, InstallOutcome, Report, concerns, status_after
+from model_server.rollouts.outcomes import (
+    MOST_REQUESTS,
+    Counters,
+    DeviceStatus,
+    InstallOutcome,
+    Report,
+    concerns,
+    status_after,
+    weighed,
+)
 
 CANDIDATE = 2
 
@@ -70,3 +81,21 @@ def test_a_report_is_evidence_if_anything_in_it_is_about_the_candidate() -> None
     assert concerns(report(1, (Outcome.ROLLED_BACK, 2)), CANDIDATE)
     assert concerns(report(1, counted=2), CANDIDATE)
     assert not concerns(report(1, (Outcome.INSTALLED, 1), counted=1), CANDIDATE)
+
+
+def test_heavy_counters_keep_their_shares_and_lose_their_weight() -> None:
+    [one] = report(2, counted=2).counters
+    heavy = replace(
+        one, requests=4_000_000, errors=1_000_000, fallbacks=2**40, refused=2_000_000, latency_device={3: 30, 9: 2**40}
+    )
+    [light] = weighed([heavy])
+    assert (light.requests, light.errors, light.fallbacks, light.refused) == (MOST_REQUESTS, 250, MOST_REQUESTS, 500)
+    assert light.latency_device == {3: 0, 9: MOST_REQUESTS}
+    assert weighed([one]) == [one]
+
+
+def test_counters_of_a_release_and_arm_count_once_in_a_report() -> None:
+    [one] = report(2, counted=2).counters
+    assert weighed([one] * 32) == [one]
+    other = replace(one, arm="holdback")
+    assert weighed([one, other, one]) == [one, other]

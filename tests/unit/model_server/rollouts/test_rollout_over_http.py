@@ -140,15 +140,48 @@ def test_a_device_that_was_heard_before_the_stage_is_silent_in_it(fleet: Fleet, 
     fleet.check_in()
     clock.advance(seconds=1)
     fleet.server.admin.post(f"{URL}/advance")
+    clock.advance(hours=20)
     on_it = [number for number in range(fleet.size) if fleet.running[f"d{number}"] == 2]
     for number in on_it[:5]:
         fleet.check_in(devices=range(number, number + 1))
-    clock.advance(hours=25)
+    clock.advance(hours=5)
     fleet.server.services.controller.tick()
     [breach] = [event for event in status(fleet)["events"] if event["event"] == "guardrail_breached"]
     assert breach["numbers"] == {
         "observed": 10 / 15, "limit": 0.2, "silent": 10, "selected": 15, "age_s": 90_000.0
     }  # fmt: skip
+
+
+def test_devices_that_fall_silent_after_they_took_the_candidate_stop_it(fleet: Fleet, clock: SteppedClock) -> None:
+    fleet.check_in()
+    start(fleet, limits={"soak_s": 7 * 86_400, "deadline_s": 86_400})
+    fleet.check_in()
+    fleet.check_in()
+    assert fleet.on(2) == 10
+    alive = [number for number in range(fleet.size) if fleet.running[f"d{number}"] == 1]
+    for _ in range(3):
+        clock.advance(hours=9)
+        for number in alive:
+            fleet.check_in(devices=range(number, number + 1), evaluate=False)
+    fleet.server.services.controller.tick()
+    shown = status(fleet)
+    assert shown["state"] == "rolled_back"
+    assert [event["reason"] for event in shown["events"] if event["event"] == "guardrail_breached"] == [
+        "silent: 1 is above 0.2"
+    ]
+
+
+def test_one_device_with_huge_counters_hides_nothing(fleet: Fleet) -> None:
+    fleet.check_in()
+    start(fleet)
+    fleet.check_in()
+    on_it = [number for number in range(fleet.size) if fleet.running[f"d{number}"] == 2]
+    loud = {"requests": 2**40, "errors": 0, "latency_us": {"device": [[0, 2**40]]}}
+    fleet.check_in(devices=range(on_it[0], on_it[0] + 1), faults={2: loud}, evaluate=False)
+    for number in on_it[1:]:
+        fleet.check_in(devices=range(number, number + 1), faults={2: {"errors": 20}}, evaluate=False)
+    fleet.server.services.rollouts.evaluate("exercise", "stable")
+    assert any(event["reason"].startswith("errors") for event in status(fleet)["events"])
 
 
 def test_manual_growth_waits_for_approval(fleet: Fleet) -> None:
