@@ -71,11 +71,27 @@ def _check_keys(role: str, keyids: Iterable[str], keys: Mapping[str, Key]) -> No
     seen: set[str] = set()
     for keyid in keyids:
         key = keys.get(keyid)
-        public = "" if key is None else str(key.keyval.get("public", "")).strip().lower()
+        public = "" if key is None else _identity(str(key.keyval.get("public", "")))
         if public in seen:
             raise _rejected(f"{role} has the same key under two ids, so its threshold means nothing")
         if public:
             seen.add(public)
+
+
+def _identity(public: str) -> str:
+    """The same text for the same key, however it is written: hex with spaces, PEM with comments, other line lengths,
+    compressed points."""
+    if "-----BEGIN" not in public:
+        return "".join(public.split()).lower()
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+    except ImportError:
+        return public.strip()  # then no such key can verify anything here
+    try:
+        return load_pem_public_key(public.encode()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()
+    except (ValueError, UnsupportedAlgorithm):
+        return public.strip()  # nor can one that does not load
 
 
 def _rejected(text: str) -> UpdateError:
