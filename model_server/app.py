@@ -34,6 +34,7 @@ from model_server.errors import (
     RolloutConflict,
     ServerError,
     SignatureRejected,
+    StorageFull,
     ThresholdNotMet,
     Unauthorized,
 )
@@ -58,6 +59,7 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     ReportError: 422,
     ServerError: 500,
     NotInThisVersion: 501,
+    StorageFull: 507,
     RequestError: 400,
     MethodRefused: 405,
     BodyTooLarge: 413,

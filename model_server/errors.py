@@ -5,6 +5,7 @@ EdgeshipError
 └── ServerError                   every error below
     ├── SettingsError             settings.toml, or an option, that cannot work; nothing was started
     ├── AuditBroken               an entry of the audit log is not the one that was written
+    ├── StorageFull               the disk of the server is full; nothing was changed
     ├── NotInThisVersion          a command that exists in the design and not yet in this version
     ├── RequestError              what a caller sent
     │   ├── MalformedRequest      a body or parameter that breaks the protocol
@@ -80,6 +81,7 @@ __all__ = [
     "SignatureRejected",
     "SigningError",
     "StageTooSmall",
+    "StorageFull",
     "TelemetryError",
     "ThresholdNotMet",
     "Unauthorized",
@@ -100,6 +102,10 @@ class SettingsError(ServerError):
 
 class AuditBroken(ServerError):
     """An entry of the audit log is not the one that was written."""
+
+
+class StorageFull(ServerError):
+    """The disk of the server is full; nothing was changed."""
 
 
 class NotInThisVersion(ServerError):

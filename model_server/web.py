@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -12,10 +13,12 @@ import pydantic
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from edge_runtime.bundle.errors import EdgeshipError
-from model_server.errors import BodyTooLarge, MalformedRequest
+from model_server.errors import BodyTooLarge, MalformedRequest, StorageFull
 
 __all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "spool_body"]
 
@@ -85,6 +88,13 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
         where = ".".join(str(part) for part in parts)
         return problem(HTTPStatus.BAD_REQUEST, f"{where}: not a value that is allowed here", "MalformedRequest")
 
+    async def storage(request: Request, error: Exception) -> JSONResponse:
+        if not _is_full(error):
+            raise error
+        full = StorageFull("the server's disk is full, and nothing was changed: free some space, then send this again")
+        full.__cause__ = error
+        return await ours(request, full)
+
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The framework logs the traceback and answers with this; what went wrong is nobody's business outside.
         answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
@@ -94,7 +104,15 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
     app.add_exception_handler(EdgeshipError, ours)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(OSError, storage)
+    app.add_exception_handler(OperationalError, storage)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "disk is full" in str(error)  # SQLite's SQLITE_FULL
 
 
 def problem(status: int, detail: str, kind: str) -> JSONResponse:
@@ -122,8 +140,11 @@ async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     if announced.isdigit() and int(announced[:20]) > limit:
         raise BodyTooLarge(f"the body has {announced[:20]} bytes; at most {limit} are accepted here")
     received = 0
-    async for piece in request.stream():
-        received += len(piece)
-        if received > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes, which is all that is accepted here")
-        yield piece
+    try:
+        async for piece in request.stream():
+            received += len(piece)
+            if received > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes, which is all that is accepted here")
+            yield piece
+    except ClientDisconnect as gone:  # nobody reads the answer, and the log needs no traceback of it
+        raise MalformedRequest("the client went away before its request was complete") from gone

@@ -1,8 +1,14 @@
+import errno
+import logging
+import socket
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from model_server.releases.service import ReleaseService
 from tests.support.server import MODELS, Running, SteppedClock, make_bundle, make_folder, running
@@ -101,3 +107,48 @@ def test_an_upload_that_was_cut_off_leaves_no_file_for_the_next_start(tmp_path: 
     (settings.spool_dir / "left-over.bundle").write_bytes(b"half")
     with running(settings):
         assert list(settings.spool_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")),
+    ],
+)
+def test_a_full_disk_is_a_problem_that_says_what_to_do(
+    server: Running, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def full(self: ReleaseService, model: str) -> None:
+        raise failure
+
+    monkeypatch.setattr(ReleaseService, "list", full)
+    answer = server.admin.get("/v1/releases/exercise")
+    assert (answer.status_code, answer.json()["type"]) == (507, "urn:edgeship:problem:StorageFull")
+    assert "free some space" in answer.json()["detail"]
+
+
+def test_another_failure_of_the_disk_stays_an_error_of_the_server(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: ReleaseService, model: str) -> None:
+        raise PermissionError(errno.EACCES, "the secret place")
+
+    monkeypatch.setattr(ReleaseService, "list", broken)
+    answer = server.admin.get("/v1/releases/exercise")
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:edgeship:problem:Internal")
+
+
+@pytest.mark.parametrize("path", ["/v1/releases", "/v1/outcomes", "/v1/telemetry"])
+def test_a_client_that_goes_away_in_the_middle_is_no_error_of_the_server(
+    server: Running, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    caplog.set_level(logging.ERROR)
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: {server.admin.headers['authorization']}\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
+        client.sendall(head.encode() + b"content-length: 1000\r\n\r\nhalf")
+        time.sleep(0.2)
+    time.sleep(0.2)
+    assert server.admin.get("/v1/status").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert list(server.services.settings.spool_dir.iterdir()) == []
