@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,10 @@ def load_active(
     `ConfigurationError` where the folder belongs to another model.
     """
     before = store.slots.active
+    if before is not None and store.slots.trial is not None:
+        with contextlib.suppress(SlotDamaged):  # the loop below sees to it
+            # Before the start is counted: the wrong name in a command is no crash of the release.
+            _check_model(store.slot(before.release).manifest, model)
     after = store.start().active
     if before is not None and after != before:
         note(Outcome.ROLLED_BACK, before.release, "every start ended uncleanly before a first good prediction")

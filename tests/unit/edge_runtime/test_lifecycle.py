@@ -280,3 +280,13 @@ def test_an_address_or_token_that_cannot_be_sent_is_refused_when_opening(
     with pytest.raises(ConfigurationError, match=named):
         open_(tmp_path, tiny.release().factory(tmp_path), **options)
     assert not (tmp_path / "state").exists()
+
+
+def test_another_models_name_is_no_crash_of_the_release_on_trial(tmp_path: Path) -> None:
+    install(tmp_path, tiny.release(1))
+    install(tmp_path, tiny.release(2), attempt=1)
+    for _ in range(5):
+        with pytest.raises(ConfigurationError, match="not of other"):
+            EdgeRuntime.open(tmp_path / "state", model="other", background=False)
+    with open_(tmp_path) as runtime:
+        assert runtime.release == 2
