@@ -88,7 +88,12 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--factory", type=Path, help="bundle to install where the folder has no release")
     parser.add_argument("--sha256", help="the factory bundle's sha256, in hex")
-    parser.add_argument("--engine", action="append", choices=["onnx", "tflite"], help="engines to use, best first")
+    parser.add_argument(
+        "--engine",
+        action="append",
+        choices=["onnx", "tflite"],
+        help="engines to choose from when a release is installed, best first",
+    )
     parser.add_argument("--server", help="base URL of the server")
     parser.add_argument("--root", type=Path, help="root.json that the server is trusted by")
     parser.add_argument("--channel", default="stable")
@@ -178,7 +183,8 @@ def _status(options: argparse.Namespace) -> int:
     if body["disabled"]:
         print("the plan switches local inference off")
     for denied in body["denied"]:  # type: ignore[attr-defined]
-        print(f"denied:   release {denied['release']} until another attempt than {denied['attempt']}")
+        why = f"it failed here in attempt {denied['attempt']} of rollout {denied['rollout'] or '–'}"
+        print(f"denied:   release {denied['release']}: {why}; another attempt or rollout may bring it again")
     return 0
 
 

@@ -96,8 +96,9 @@ class EdgeRuntime:
 
         ``root`` is TUF's root metadata (its bytes, or a path) that updates are trusted by; ``server`` the base URL for
         updates and reports; ``token`` the fleet's. ``cloud`` is the base URL of an Open Inference Protocol endpoint,
-        by default the server. ``engines`` are the artifact targets to use, best first. ``telemetry`` is the privacy
-        mode; ``plain`` is for fleets without personal data. ``threads`` may be used by one run of the engine;
+        by default the server. ``engines`` are the artifact targets to choose from, best first, when a release is
+        installed; one that is installed keeps its artifact. ``telemetry`` is the privacy mode; ``plain`` is for fleets
+        without personal data. ``threads`` may be used by one run of the engine;
         ``interpreters`` bounds the copies of a model that a non-re-entrant engine makes for concurrent calls. A new
         release is committed after ``commit_after`` good predictions. With ``background``, a thread checks for updates
         and reports every ``update_interval_s``, starting after the first prediction; without it, call `update`,

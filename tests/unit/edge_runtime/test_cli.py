@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from edge_runtime.cli import main
+from edge_runtime.store import Store
+from edge_runtime.update import slots
 from tests.support import tiny
 from tests.support.update_fixtures import server, world
 from tests.support.world import RELEASES, World
@@ -151,3 +153,11 @@ def test_an_outcome_is_named_once(
     there = ["--server", "http://127.0.0.1:9", "--root", str(tmp_path / "root.json")]
     assert main(["update", *model, *there]) == 1
     assert capsys.readouterr().out.count("ServerUnreachable") == 1
+
+
+def test_status_says_what_a_denied_release_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path / "state")
+    store.apply(lambda state: slots.deny(state, 2, 1, "r-1"))
+    store.close()
+    assert main(["status", str(tmp_path / "state")]) == 0
+    assert "release 2: it failed here in attempt 1 of rollout r-1" in capsys.readouterr().out
