@@ -3,7 +3,9 @@
 SQLite runs in WAL mode: readers never wait for the writer. A transaction takes the write lock when it begins, because
 one that reads first and writes later fails at once, whatever ``busy_timeout`` says, if another writer came between.
 `reading` opens the cheaper kind that takes no lock; `writing` also queues this process's threads, which SQLite's
-busy handler would let overtake each other.
+busy handler would let overtake each other. What `writing` committed survives a power cut: the plan that a halt makes
+is published after it, and a server that had forgotten the halt would publish the old plan again. Reports may be
+``relaxed``: a power cut can take the last moments of them, never the database's consistency.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = ["BUSY_TIMEOUT_MS", "Base", "UtcDateTime", "open_engine", "reading", "
 
 BUSY_TIMEOUT_MS = 10_000
 READ_ONLY = "edgeship_read_only"
+RELAXED = "edgeship_relaxed"
 _write_locks: WeakKeyDictionary[Pool, threading.Lock] = WeakKeyDictionary()
 
 
@@ -79,13 +82,14 @@ def reading(engine: Engine) -> Iterator[Session]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Session]:
+def writing(engine: Engine, *, relaxed: bool = False) -> Iterator[Session]:
     """A session in one transaction: committed on leaving, rolled back if an error leaves it."""
     if engine.dialect.name != "sqlite":
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
         return
-    with _lock_of(engine), Session(engine, expire_on_commit=False) as session, session.begin():
+    bound = engine.execution_options(**{RELAXED: relaxed})
+    with _lock_of(engine), Session(bound, expire_on_commit=False) as session, session.begin():
         yield session
 
 
@@ -106,5 +110,10 @@ def _configure_sqlite(connection: Any, record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get(READ_ONLY, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # Before the transaction begins: inside one it would not count.
+    connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get(RELAXED, False) else 'FULL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

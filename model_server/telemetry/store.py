@@ -85,7 +85,7 @@ def add_reports(
                 vectors[i] = vector
             else:
                 answers[i] = MalformedRequest("a histogram's shift is not the smallest that fits its counts")
-    with writing(engine) as session:
+    with writing(engine, relaxed=True) as session:
         connection = session.connection()
         # Asked inside the transaction, which a closing of days cannot overlap. A day that was released stays closed,
         # even if the clock steps back or more late days are allowed: its ids are gone, and a second release of it

@@ -148,3 +148,11 @@ def test_a_removed_key_stops_working_within_the_time_that_answers_are_remembered
         session.query(CredentialRow).delete()
     clock.advance(seconds=31)
     assert credentials.identify(f"Bearer {token}") is None
+
+
+def test_a_decision_is_on_the_disk_when_it_is_committed_and_a_report_may_be_later(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    for relaxed, level in ((False, 2), (True, 1), (False, 2)):
+        with writing(engine, relaxed=relaxed) as session:
+            assert session.execute(text("PRAGMA synchronous")).scalar_one() == level
+    engine.dispose()
