@@ -82,7 +82,8 @@ class _Diverted(io.TextIOBase):
         return self._target.write(text)
 
     def flush(self) -> None:
-        self._target.flush()
+        if not self._target.closed:  # called once more when the stream is collected, whatever became of the target
+            self._target.flush()
 
 
 def _restore(descriptor: int, saved: int) -> None:
