@@ -23,10 +23,11 @@ if TYPE_CHECKING:
         StoreError,
         UpdateError,
     )
+    from edge_runtime.factory import Factory
     from edge_runtime.hybrid.breaker import BreakerPolicy
     from edge_runtime.hybrid.policy import Mode, RoutingPolicy
     from edge_runtime.prediction import Prediction, Reason, Source
-    from edge_runtime.runtime import EdgeRuntime, Factory
+    from edge_runtime.runtime import EdgeRuntime
     from edge_runtime.session import Session
     from edge_runtime.update.updater import CheckResult
 
@@ -67,7 +68,7 @@ _HOME = {
     "EdgeRuntime": "runtime",
     "EdgeshipError": "errors",
     "EngineError": "errors",
-    "Factory": "runtime",
+    "Factory": "factory",
     "InputError": "errors",
     "Mode": "hybrid.policy",
     "NoAnswer": "errors",

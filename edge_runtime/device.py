@@ -13,12 +13,13 @@ from pathlib import Path
 from edge_runtime.bundle import Artifact, Manifest, Requirements
 from edge_runtime.disk import Disk, RealDisk, read_sealed, write_sealed
 from edge_runtime.errors import ConfigurationError, Outcome, UpdateError
-from edge_runtime.update.predicate import Attribute
 
-__all__ = ["PRECISIONS", "Device", "choose_artifact", "fits", "version_attribute"]
+__all__ = ["PRECISIONS", "Attribute", "Device", "choose_artifact", "fits", "version_attribute"]
 
 # Smallest first: where a release has several artifacts for an engine, its converter has gated each for accuracy.
 PRECISIONS = ("int8", "int8-dynamic", "int8-weights", "fp16", "fp32")
+
+Attribute = str | int | float | bool
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FILE = "device.json"

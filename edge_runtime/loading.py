@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from edge_runtime import slots
 from edge_runtime.bundle import MANIFEST_FILE, RELEASE_FILE, BundleError, DigestMismatch, open_bundle
 from edge_runtime.device import Device, choose_artifact
 from edge_runtime.errors import ConfigurationError, EngineError, Outcome, SlotDamaged
 from edge_runtime.session import Session
-from edge_runtime.update import slots
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Manifest
-    from edge_runtime.runtime import Factory
+    from edge_runtime.factory import Factory
     from edge_runtime.store import Slot, Store
 
 __all__ = ["Note", "install_factory", "load_active"]

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from edge_runtime.clock import Clock
     from edge_runtime.device import Device
     from edge_runtime.disk import Disk
+    from edge_runtime.factory import Factory
     from edge_runtime.hybrid.breaker import Breaker
     from edge_runtime.hybrid.client import CloudClient
     from edge_runtime.prediction import Prediction
@@ -35,21 +35,9 @@ if TYPE_CHECKING:
     from edge_runtime.update.updater import CheckResult
     from edge_runtime.upkeep import Upkeep
 
-__all__ = ["EdgeRuntime", "Factory"]
+__all__ = ["EdgeRuntime"]
 
 SECONDS_A_DAY = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Factory:
-    """The bundle that an app ships, with the sha256 (hex) of the whole file, which the app pins."""
-
-    path: str | PathLike[str]
-    sha256: str = field(kw_only=True)
-
-    def __post_init__(self) -> None:
-        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
-            raise ConfigurationError("Factory.sha256 must be the 64 lower-case hex digits of the bundle's sha256")
 
 
 class EdgeRuntime:

@@ -1,6 +1,6 @@
 """The releases on a device: folders of verified files, and a state file that says what each is for.
 
-    state.json, state.old.json   the slots (`edge_runtime.update.slots`), the last two versions
+    state.json, state.old.json   the slots (`edge_runtime.slots`), the last two versions
     slots/<release>/             manifest.json, one artifact, its golden file, release.json
     incoming/                    downloads that are not finished
     lock                         held while a `Store` is open
@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_runtime import slots as transitions
 from edge_runtime.bundle import MANIFEST_FILE, RELEASE_FILE, Artifact, Golden, Manifest, ManifestError, read_manifest
 from edge_runtime.disk import Disk, RealDisk, read_sealed, remove_folder, sealed
 from edge_runtime.errors import SlotDamaged, StoreError
-from edge_runtime.update import slots as transitions
-from edge_runtime.update.slots import Installed, Slots
+from edge_runtime.slots import Installed, Slots
 
 __all__ = ["MANIFEST_FILE", "RELEASE_FILE", "Slot", "Store", "open_slot", "read_slots"]
 

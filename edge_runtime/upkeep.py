@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import httpx
 
     from edge_runtime.device import Device
+    from edge_runtime.factory import Factory
     from edge_runtime.hybrid.policy import RoutingPolicy
-    from edge_runtime.runtime import Factory
     from edge_runtime.session import Session
     from edge_runtime.store import Slot, Store
     from edge_runtime.telemetry.spool import Spool

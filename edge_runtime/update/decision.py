@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
+from edge_runtime.slots import Slots, is_denied
 from edge_runtime.update.plan import Ceiling, Plan, State, bucket, ceiling_share, wanted
-from edge_runtime.update.slots import Slots, is_denied
 
 __all__ = ["Action", "Decision", "decide", "waits"]
 

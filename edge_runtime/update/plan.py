@@ -12,7 +12,8 @@ from typing import Any, Literal
 from edge_runtime.bundle.errors import ManifestError, UnsupportedFormat
 from edge_runtime.bundle.names import MAX_RELEASE, check_channel, check_model
 from edge_runtime.bundle.strict_json import Node, canonical, parse
-from edge_runtime.update.predicate import Attribute, evaluate
+from edge_runtime.device import Attribute
+from edge_runtime.update.predicate import evaluate
 
 __all__ = [
     "MAX_PLAN_BYTES",

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["MAX_DEPTH", "Attribute", "evaluate"]
+from edge_runtime.device import Attribute
+
+__all__ = ["MAX_DEPTH", "evaluate"]
 
 MAX_DEPTH = 8
-
-Attribute = str | int | float | bool
 
 
 class _NotMe(Exception):

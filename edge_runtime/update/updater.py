@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_runtime import slots
 from edge_runtime.bundle import check_channel, check_model
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.device import Device
@@ -34,7 +35,7 @@ from edge_runtime.errors import (
     UpdateError,
 )
 from edge_runtime.store import Slot, Store
-from edge_runtime.update import canary, conditional, slots
+from edge_runtime.update import canary, conditional
 from edge_runtime.update.conditional import Scope, Verified
 from edge_runtime.update.decision import Action, Decision, decide, waits
 from edge_runtime.update.plan import Ceiling, Plan

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from edge_runtime import slots
 from edge_runtime.bundle import write_manifest
 from edge_runtime.device import Device
 from edge_runtime.disk import Disk
 from edge_runtime.errors import Outcome, UpdateError
 from edge_runtime.store import Slot, Store
-from edge_runtime.update import slots
 from edge_runtime.update.plan import PARTS, Plan, State
 from edge_runtime.update.updater import CheckResult, Updater
 from tests.support import tiny

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_runtime import slots
 from edge_runtime.cli import main
 from edge_runtime.store import Store
-from edge_runtime.update import slots
 from tests.support import tiny
 from tests.support.update_fixtures import server, world
 from tests.support.world import RELEASES, World

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime import EdgeRuntime, Factory, Reason, RoutingPolicy, Source
+from edge_runtime import EdgeRuntime, Factory, Reason, RoutingPolicy, Source, slots
 from edge_runtime.bundle import write_manifest
 from edge_runtime.device import Device
 from edge_runtime.errors import (
@@ -26,7 +26,6 @@ from edge_runtime.errors import (
 )
 from edge_runtime.outcomes import Outcomes
 from edge_runtime.store import Store
-from edge_runtime.update import slots
 from tests.support import tiny
 
 WINDOW = {"window": tiny.windows(1)[0]}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime import slots as transitions
 from edge_runtime.bundle import write_manifest
 from edge_runtime.errors import SlotDamaged, StoreError, StoreFull, StoreLocked
 from edge_runtime.store import Slot, Store, read_slots
-from edge_runtime.update import slots as transitions
 from tests.support import tiny
 from tests.support.disks import FullDisk, RecordingDisk
 

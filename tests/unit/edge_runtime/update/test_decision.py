@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from edge_runtime import slots as s
 from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
-from edge_runtime.update import slots as s
+from edge_runtime.slots import Installed, Slots
 from edge_runtime.update.decision import Action, Decision, decide, waits
 from edge_runtime.update.plan import PARTS, Ceiling, Plan, State, bucket
-from edge_runtime.update.slots import Installed, Slots
 from tests.support.world import PLAN
 
 DEVICE = Device(id="device-1")

@@ -10,9 +10,9 @@ from functools import partial
 import httpx
 import pytest
 
+from edge_runtime import slots
 from edge_runtime.bundle import Requirements
 from edge_runtime.errors import ConfigurationError, Outcome
-from edge_runtime.update import slots
 from edge_runtime.update.canary import run_canary
 from edge_runtime.update.plan import PARTS, State, bucket
 from edge_runtime.update.updater import Updater

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_runtime import slots as s
 from edge_runtime.bundle.errors import ManifestError
-from edge_runtime.update import slots as s
-from edge_runtime.update.slots import Installed, Slots
+from edge_runtime.slots import Installed, Slots
 
 
 def installed(release: int) -> Installed:
