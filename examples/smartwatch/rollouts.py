@@ -103,7 +103,10 @@ def _settled(status: dict[str, Any], until: str) -> bool:
 
 
 def last_reason(status: dict[str, Any]) -> str:
-    return str(status["events"][-1]["reason"]) if status["events"] else "no event"
+    """Why the rollout is as it is: the guardrail that was crossed, if one was, else its last event."""
+    events = status["events"]
+    crossed = [event for event in events if event["event"] == "guardrail_breached"]
+    return str((crossed or events or [{"reason": "no event"}])[-1]["reason"])
 
 
 def engines(periods: list[FleetPeriod]) -> dict[str, int]:

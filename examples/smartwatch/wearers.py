@@ -81,7 +81,8 @@ class Wearers:
         rng = np.random.default_rng((seed, device, day))
         weight = self.mix[device][self.windows.y] * (self.windows.subject == self.subject[device])
         total = np.cumsum(weight)
-        return np.searchsorted(total, rng.random(WINDOWS_A_DAY) * total[-1])
+        chosen: NDArray[np.intp] = np.searchsorted(total, rng.random(WINDOWS_A_DAY) * total[-1])
+        return chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
