@@ -7,9 +7,10 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
-from devices.fleet import Fleet, FleetOptions
+from devices.fleet import Fleet, FleetOptions, FleetPeriod
 from edge_runtime.errors import EdgeshipError
 
 
@@ -25,12 +26,19 @@ def _parser() -> argparse.ArgumentParser:
     fleet.add_argument("--factory", required=True, type=Path, help="bundle that every device starts from")
     fleet.add_argument("--examples", required=True, type=Path, help=".npz of one array an input; first axis: example")
     fleet.add_argument("--state", type=Path, default=Path("state/fleet"), help="folder for the devices' folders")
-    fleet.add_argument("--devices", type=int, default=60)
-    fleet.add_argument("--periods", type=int, default=5, help="check, answer, report: so many times")
+    fleet.add_argument("--devices", type=_count, default=60)
+    fleet.add_argument("--periods", type=_count, default=5, help="check, answer, report: so many times")
     fleet.add_argument("--requests", type=int, default=30, help="requests a device and period")
     fleet.add_argument("--workers", type=int, default=2, help="processes")
     fleet.add_argument("--json", action="store_true", help="one JSON object a period on standard output")
     return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("needs at least 1")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,24 +59,35 @@ def main(argv: list[str] | None = None) -> int:
             requests=options.requests,
             workers=options.workers,
         )
+        if not options.json:
+            print(f"{options.devices} devices in {options.state}; those that are there already keep their release")
         with Fleet(fleet_options) as fleet:
             for _ in range(options.periods):
                 period = fleet.period()
                 if options.json:
                     print(json.dumps(dataclasses.asdict(period)), flush=True)
                 else:
-                    running = ", ".join(f"{n} on release {r}" for r, n in sorted(period.releases.items(), key=str))
-                    refused = sum(device.refused for device in period.devices)
-                    unanswered = sum(device.unanswered for device in period.devices)
-                    print(
-                        f"period {period.number}: {running}; {period.answers} answers, {refused} inputs refused, "
-                        f"{unanswered} without an answer",
-                        flush=True,
-                    )
+                    _show(period)
     except (EdgeshipError, OSError) as e:
         print(f"devices: {e}", file=sys.stderr)
         return 1
+    if not any(device.reported for device in period.devices):
+        print("devices: no report of the last period reached the server", file=sys.stderr)
+        return 1
     return 0
+
+
+def _show(period: FleetPeriod) -> None:
+    running = ", ".join(f"{n} on release {r}" for r, n in sorted(period.releases.items(), key=str))
+    outcomes = Counter(device.outcome for device in period.devices)
+    counted = ", ".join(f"{outcome} {n}" for outcome, n in outcomes.most_common())
+    refused, unanswered = (sum(getattr(d, name) for d in period.devices) for name in ("refused", "unanswered"))
+    unheard = sum(not device.reported for device in period.devices)
+    print(
+        f"period {period.number}: {running}; checks: {counted}; {period.answers} answers, {refused} inputs refused, "
+        f"{unanswered} without an answer; {unheard} reports not taken",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ answer some requests, report. Time is not simulated: a period lasts as long as t
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import sys
 from collections import Counter
@@ -18,6 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from devices.field import load_field
+from edge_runtime import Device, EdgeRuntime, Factory, InputError, NoAnswer, RoutingPolicy
+from edge_runtime.bundle import open_bundle
+from edge_runtime.device import Attribute
 from edge_runtime.errors import ConfigurationError, EdgeshipError
 
 __all__ = ["DevicePeriod", "Fleet", "FleetOptions", "FleetPeriod"]
@@ -100,12 +106,14 @@ class Fleet:
         self._workers: list[tuple[Any, Connection, list[tuple[int, str]]]] = []
 
     def __enter__(self) -> Self:
+        self._check_examples()
+        here = dict(Device.detect(self.options.state / "host").attributes)  # what all of them really run on
         context = multiprocessing.get_context("spawn")  # fork would copy threads of engines that are running
         numbered = list(enumerate(self.options.device_ids(), start=self.options.first))
         for w in range(min(self.options.workers, len(numbered))):
             mine = numbered[w :: self.options.workers]
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, self.options, mine), daemon=True)
+            process = context.Process(target=_work, args=(theirs, self.options, mine, here), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours, mine))
@@ -122,6 +130,19 @@ class Fleet:
                 process.terminate()
             pipe.close()
         self._workers.clear()
+
+    def _check_examples(self) -> None:
+        """An array that is no input of the model would make every request of every device a refused one."""
+        manifest = open_bundle(self.options.factory).manifest
+        known = {tensor.name for tensor in manifest.inputs}
+        if manifest.hybrid is not None:
+            known |= {tensor.name for tensor in manifest.hybrid.inputs}
+        strange = sorted(set(load_field(self.options.examples).inputs) - known)
+        if strange:
+            raise ConfigurationError(
+                f"{self.options.examples} holds {', '.join(strange)}, but {manifest.model} takes "
+                f"{', '.join(sorted(known))}: leave the others out."
+            )
 
     def period(self, progress: Progress | None = None) -> FleetPeriod:
         """Every device checks for an update, answers its requests and reports.
@@ -157,16 +178,14 @@ class Fleet:
                     del waiting[pipe]
 
 
-def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, str]]) -> None:
+def _work(
+    pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, str]], here: dict[str, Attribute]
+) -> None:
     """A worker process: opens its devices, then runs a period for each number that comes down the pipe."""
-    from devices.field import load_field
-    from edge_runtime import EdgeRuntime, Factory, RoutingPolicy
-    from edge_runtime.device import Device
-
+    logging.basicConfig(filename=options.state / "fleet.log", format="%(asctime)s %(name)s: %(message)s")
     runtimes: list[tuple[str, str, EdgeRuntime]] = []
     try:
         examples = load_field(options.examples)
-        here = Device.detect(options.state / "host").attributes  # what all of them really run on
         for i, device_id in devices:
             engine = options.engines[i % len(options.engines)]
             runtime = EdgeRuntime.open(
@@ -200,9 +219,7 @@ def _work(pipe: Connection, options: FleetOptions, devices: Sequence[tuple[int, 
                 sys.stderr.write(f"{device_id} could not keep what it counted: {e}\n")
 
 
-def _period(device_id: str, engine: str, runtime: Any, requests: list[dict[str, Any]]) -> DevicePeriod:
-    from edge_runtime.errors import InputError, NoAnswer
-
+def _period(device_id: str, engine: str, runtime: EdgeRuntime, requests: list[dict[str, Any]]) -> DevicePeriod:
     check = runtime.update()
     answers: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

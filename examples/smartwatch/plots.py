@@ -23,9 +23,10 @@ def rollout(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, 
     for i, event in enumerate(events):
         axes.axvline(event["seconds"], color=INK, linewidth=0.7, linestyle=":")
         axes.text(event["seconds"], top * (1.02 + 0.07 * (i % 3)), event["label"], fontsize=7, ha="left")
-    axes.set_xlabel("seconds since the first rollout started")
+    axes.set_xlabel("seconds since the fleet was switched on")
     axes.set_ylabel("devices")
-    axes.legend(frameon=False, fontsize=8, loc="center left")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_xlim(left=0)
     return _svg(figure)
 
 

@@ -52,7 +52,14 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
             f"Rollout of release 2 to {s['rollout']['devices']} devices "
             f"({s['release']['signatures']} signatures, {s['release']['threshold']} needed)",
             ("stage", "share asked for", "share of the fleet on it"),
-            [(stage["stage"], _share(stage["share"]), _share(stage["adopted"])) for stage in s["rollout"]["stages"]],
+            [
+                (
+                    {"all": "all but the holdback"}.get(stage["stage"], stage["stage"]),
+                    _share(stage["share"]),
+                    _share(stage["adopted"]),
+                )
+                for stage in s["rollout"]["stages"]
+            ],
         ),
         (
             "Unseen subjects through predict()",
