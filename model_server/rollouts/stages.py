@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edge_runtime.update.plan import PARTS
 from model_server.errors import InvalidRollout, MalformedRequest, StageTooSmall
@@ -31,7 +32,8 @@ class StageShare:
 
 
 def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
-    """The stages, each a count, a percentage or ``all``; ``all`` only as the last.
+    """The stages, each a count, a percentage or ``all``; ``all`` only as the last. No count is below
+    an earlier one, no percentage below an earlier one; how the two compare depends on the fleet.
 
     Raises InvalidRollout.
     """
@@ -50,6 +52,11 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
                 ) from error
             if parts == 0:
                 raise InvalidRollout("a stage of 0% selects nobody")
+    counts = [(int(stage), stage) for stage in stages if _COUNT.fullmatch(stage)]
+    shares = [(parse_share(stage), stage) for stage in stages if stage.endswith("%")]
+    for (before, earlier), (size, stage) in (*pairwise(counts), *pairwise(shares)):
+        if size < before:
+            raise InvalidRollout(f"the stage {stage!r} comes after {earlier!r} and is smaller: stages only grow")
     return tuple(stages)
 
 

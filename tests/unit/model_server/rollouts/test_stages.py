@@ -64,6 +64,17 @@ def test_stages_that_cannot_work_are_refused(stages: list[str]) -> None:
         check_stages(stages)
 
 
+@pytest.mark.parametrize("stages", [["5", "3"], ["10", "50%", "9"], ["50%", "10", "20%"], ["5", "30", "5"]])
+def test_stages_that_shrink_are_refused(stages: list[str]) -> None:
+    with pytest.raises(InvalidRollout, match="stages only grow"):
+        check_stages(stages)
+
+
+def test_stages_of_two_kinds_are_compared_with_their_own_kind() -> None:
+    stages = ("10", "1%", "10", "50.5%", "all")
+    assert check_stages(stages) == stages
+
+
 @given(
     buckets=st.lists(st.integers(0, PARTS - 1), min_size=5, max_size=200, unique=True),
     count=st.integers(5, 250),
