@@ -10,33 +10,36 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from edge_runtime.bundle import ManifestError
-from edge_runtime.bundle.names import MAX_RELEASE
-from edge_runtime.bundle.strict_json import MAX_INTEGER, Node
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.device import Device
-from edge_runtime.disk import Disk, RealDisk, read_sealed, write_sealed
-from edge_runtime.errors import Outcome, StoreError
-from edge_runtime.update.plan import Arm, Plan, arm
+from edge_runtime.disk import Disk, RealDisk
+from edge_runtime.errors import Outcome
+from edge_runtime.outcome_spool import (
+    LATENCY_BINS,
+    MAX_COUNTERS,
+    MAX_OUTCOMES,
+    CounterDelta,
+    Event,
+    Spool,
+    load,
+    save,
+)
+from edge_runtime.update.plan import Plan, arm
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = ["LATENCY_BINS", "CounterDelta", "Outcomes", "Posted"]
 
-MAX_OUTCOMES = 64
-MAX_COUNTERS = 8
 MAX_BYTES = 60_000  # the server reads 65,536
 MAX_DETAIL = 200
 MAX_WAIT_S = 86_400.0
-LATENCY_BINS = 384
 TIMEOUT_S = 30.0
 # The report itself is at fault, so that sending it again cannot help.
 _REFUSED = frozenset({400, 413, 415, 422})
@@ -51,67 +54,8 @@ class Posted(StrEnum):
     WAITING = "waiting"  # the server asked to wait, or another thread is at it; nothing was sent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CounterDelta:
-    """What happened since the last delta: calls of predict, failures of the local engine, answers by others because of
-    one, refused inputs; latencies as counts by bin (``floor(16 log2 microseconds)``, 0 to 383)."""
-
-    release: int
-    arm: Arm
-    requests: int = 0
-    errors: int = 0
-    fallbacks: int = 0
-    refused: int = 0
-    latency_device: Mapping[int, int] = field(default_factory=dict)
-    latency_cloud: Mapping[int, int] = field(default_factory=dict)
-
-    def plus(self, other: CounterDelta) -> CounterDelta:
-        """Both together; ``other`` is of the same release and arm."""
-        return CounterDelta(
-            release=self.release,
-            arm=self.arm,
-            requests=self.requests + other.requests,
-            errors=self.errors + other.errors,
-            fallbacks=self.fallbacks + other.fallbacks,
-            refused=self.refused + other.refused,
-            latency_device=_added(self.latency_device, other.latency_device),
-            latency_cloud=_added(self.latency_cloud, other.latency_cloud),
-        )
-
-    def to_body(self) -> dict[str, object]:
-        return {
-            "release": self.release,
-            "arm": self.arm,
-            "requests": self.requests,
-            "errors": self.errors,
-            "fallbacks": self.fallbacks,
-            "refused": self.refused,
-            "latency_us": {
-                "device": [[at, count] for at, count in sorted(self.latency_device.items())],
-                "cloud": [[at, count] for at, count in sorted(self.latency_cloud.items())],
-            },
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Event:
-    outcome: Outcome
-    release: int | None
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Spool:
-    """``pending`` is the body of a report that was, or may have been, sent and is not acknowledged."""
-
-    sequence: int
-    pending: str | None = None
-    outcomes: tuple[_Event, ...] = ()
-    counters: tuple[CounterDelta, ...] = ()
-
-
 class Outcomes:
-    """The spool of one model's outcome reports in the file ``outcomes.json`` of ``folder``. Thread-safe, bounded.
+    """The spool of one model's outcome reports in ``folder``. Thread-safe, bounded.
 
     On a full disk it goes on in memory: that the disk is full is the very thing to report.
     """
@@ -126,7 +70,7 @@ class Outcomes:
         disk: Disk | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._path = folder / "outcomes.json"
+        self._folder = folder
         self._device = device
         self._model = model
         self._channel = channel
@@ -136,7 +80,7 @@ class Outcomes:
         self._posting = threading.Lock()
         self._not_before = 0.0
         self._disk.mkdir(folder)
-        self._spool = self._load()
+        self._spool = load(self._disk, folder, model, channel, self._clock)
 
     @property
     def sequence(self) -> int:
@@ -149,7 +93,7 @@ class Outcomes:
         if outcome is Outcome.UNCHANGED:
             return
         text = detail.encode("utf-8", "replace").decode()[:MAX_DETAIL]
-        event = _Event(outcome=outcome, release=release, detail=text)
+        event = Event(outcome=outcome, release=release, detail=text)
         with self._mutex:
             kept = self._spool.outcomes
             if kept and (kept[-1].outcome, kept[-1].release) == (outcome, release):
@@ -271,71 +215,6 @@ class Outcomes:
                 wait = (parsedate_to_datetime(header) - self._clock.wall()).total_seconds()
         return min(max(wait, 0.0), MAX_WAIT_S)
 
-    def _keep(self, spool: _Spool) -> None:
+    def _keep(self, spool: Spool) -> None:
         self._spool = spool
-        with contextlib.suppress(StoreError):  # the class's docstring says why
-            write_sealed(self._disk, self._path, _to_body(spool))
-
-    def _load(self) -> _Spool:
-        body = read_sealed(self._disk, self._path)
-        if body is not None:
-            with contextlib.suppress(ManifestError, ValueError):
-                return _from_body(body)
-        # A device whose state was wiped must not start below the numbers that the server has seen from it.
-        return _Spool(sequence=max(1, int(self._clock.wall().timestamp())))
-
-
-def _added(some: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]:
-    total = dict(some)
-    for at, count in more.items():
-        total[at] = total.get(at, 0) + count
-    return total
-
-
-def _to_body(spool: _Spool) -> dict[str, object]:
-    return {
-        "format": 1,
-        "sequence": spool.sequence,
-        "pending": spool.pending,
-        "outcomes": [[event.outcome.value, event.release, event.detail] for event in spool.outcomes],
-        "counters": [entry.to_body() for entry in spool.counters],
-    }
-
-
-def _from_body(body: dict[str, object]) -> _Spool:
-    node = Node(body)
-    node.get("format").integer(1, 1)
-    events = [entry.items(3, 3) for entry in node.get("outcomes").items(0, MAX_OUTCOMES)]
-    return _Spool(
-        sequence=node.get("sequence").integer(0, MAX_INTEGER),
-        pending=node.get("pending").optional(lambda value: str(value.value)),
-        outcomes=tuple(
-            _Event(
-                outcome=Outcome(outcome.choice(list(Outcome))),
-                release=release.optional(lambda value: value.integer(1, MAX_RELEASE)),
-                detail=str(detail.value),
-            )
-            for outcome, release, detail in events
-        ),
-        counters=tuple(_delta(entry) for entry in node.get("counters").items(0, MAX_COUNTERS)),
-    )
-
-
-def _delta(node: Node) -> CounterDelta:
-    latency = node.get("latency_us")
-    name = node.get("arm").choice(get_args(Arm))
-    return CounterDelta(
-        release=node.get("release").integer(1, MAX_RELEASE),
-        arm=next(known for known in get_args(Arm) if known == name),
-        requests=node.get("requests").integer(0, MAX_INTEGER),
-        errors=node.get("errors").integer(0, MAX_INTEGER),
-        fallbacks=node.get("fallbacks").integer(0, MAX_INTEGER),
-        refused=node.get("refused").integer(0, MAX_INTEGER),
-        latency_device=_bins(latency.get("device")),
-        latency_cloud=_bins(latency.get("cloud")),
-    )
-
-
-def _bins(node: Node) -> dict[int, int]:
-    pairs = (entry.items(2, 2) for entry in node.items(0, LATENCY_BINS))
-    return {at.integer(0, LATENCY_BINS - 1): count.integer(0, MAX_INTEGER) for at, count in pairs}
+        save(self._disk, self._folder, spool)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edge_runtime.device import Device
+from edge_runtime.disk import RealDisk, write_sealed
 from edge_runtime.errors import Outcome
 from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
 from edge_runtime.update.fetcher import default_client
@@ -261,3 +262,55 @@ def test_without_a_plan_the_arm_is_none(spool: Spool) -> None:
     body = spool.bodies()[0]
     assert (body["arm"], body["rollout"], body["attempt"], body["running"]) == ("none", None, None, None)
     assert "authorization" not in spool.server.requests[0][2]
+
+
+def opened_for(spool: Spool, model: str, channel: str = "stable") -> None:
+    spool.outcomes = Outcomes(spool.folder, device=DEVICE, model=model, channel=channel, clock=spool.clock)
+
+
+@pytest.mark.parametrize(("model", "channel"), [("nomodel", "stable"), ("tiny", "beta")])
+def test_a_report_of_another_model_or_channel_is_set_aside(
+    spool: Spool, model: str, channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened_for(spool, model, channel)
+    spool.outcomes.record(Outcome.UNKNOWN_MODEL, None, "never heard of it")
+    spool.server.answers = [(404, {}, b"")]
+    assert spool.post() is Posted.UNREACHABLE
+    spool.outcomes.record(Outcome.UNKNOWN_MODEL, None, "never heard of it")  # waits behind the one that is pending
+    spool.server.answers = []
+    spool.open()
+    spool.outcomes.count(DELTA)
+    assert spool.post() is Posted.ACCEPTED
+    (_, sent) = spool.bodies()
+    assert (sent["model"], sent["channel"], sent["outcomes"]) == ("tiny", "stable", [])
+    assert sent["counters"][0]["requests"] == 10
+    spool.open()
+    assert [record.message for record in caplog.records if "set aside" in record.message] == [
+        f"outcome reports of {model} on channel {channel} are set aside: "
+        "this folder is now opened for tiny on channel stable"
+    ]
+
+
+def test_a_wrong_model_name_once_costs_the_right_model_nothing(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(500, {}, b"")]
+    spool.post()
+    spool.outcomes.record(Outcome.RETURNED, 1)
+    opened_for(spool, "nomodel")
+    spool.server.answers = []
+    spool.open()
+    assert spool.post() is Posted.ACCEPTED
+    posts = [body for _, body in spool.server.posts]
+    assert posts[0] == posts[1]
+    assert json.loads(posts[2])["outcomes"][0]["outcome"] == "Returned"
+    assert json.loads(posts[2])["sequence"] == START + 1
+
+
+def test_a_file_that_names_no_model_is_unblocked_too(spool: Spool) -> None:
+    body: dict[str, object] = {"format": 1, "sequence": 7, "outcomes": [["Returned", 1, ""]], "counters": []}
+    pending = json.dumps({"model": "nomodel", "channel": "stable"})
+    write_sealed(RealDisk(), spool.folder / "outcomes.json", {**body, "pending": pending})
+    spool.open()
+    assert spool.post() is Posted.ACCEPTED
+    (sent,) = spool.bodies()
+    assert (sent["sequence"], sent["outcomes"][0]["outcome"]) == (8, "Returned")
