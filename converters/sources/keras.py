@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,23 +12,26 @@ import numpy as np
 
 from converters.errors import ConversionFailed, ModelUnreadable, UnsupportedModel
 from converters.quiet import load_tool, quiet
+from converters.sources.activation import graph_of
 from converters.sources.base import BATCH, is_batched
 from converters.sources.tfgraph import FrozenGraph, simplify
 from edge_runtime.bundle import TensorSpec
 
 __all__ = ["KerasSource"]
 
+UNKNOWN = re.compile(r"Could not locate (class|function) '([^']+)'")  # how Keras says it, in a text of pages
 CHUNK = 512  # rows that go through the model at once
 
 
 class KerasSource:
-    """A functional (or sequential) Keras model whose first output holds the logits.
+    """A functional or sequential Keras model whose first output holds the logits, not probabilities.
 
     ``first_axis`` names the models' dynamic first axis. ``batch``, the default, says that its entries are independent
     examples; any other name (``n``) says that one row of data is a whole input, for a model that looks at several
     windows together. A dictionary of outputs gives them its keys as names; otherwise layers' names are used.
 
-    Raises `ModelUnreadable` for a file that is not a Keras model, `UnsupportedModel` for one without symbolic inputs.
+    Raises `ModelUnreadable` for a file that is not a Keras model, `UnsupportedModel` for one without symbolic inputs:
+    a subclass of `keras.Model`, or a `keras.Sequential` that is not built.
     """
 
     def __init__(
@@ -47,15 +51,21 @@ class KerasSource:
             model = _load(Path(model), custom_objects)
         if not isinstance(model, keras.Model):
             raise UnsupportedModel(f"{type(model).__name__} is not a keras.Model")
-        if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        graph = graph_of(model)
+        if graph is None:
+            raise UnsupportedModel(
+                f"{model.name} is a keras.Sequential that is not built; put keras.Input(shape, name=...) first in it"
+            )
+        if not getattr(graph, "inputs", None) or not getattr(graph, "outputs", None):
             raise UnsupportedModel(
                 f"{model.name} has no symbolic inputs; build it as keras.Model(inputs, outputs) and convert that"
             )
         self.model = model
+        self._graph = graph
         self._name = name or str(model.name)
-        self._inputs = tuple(_spec(tensor, str(tensor.name), first_axis) for tensor in model.inputs)
+        self._inputs = tuple(_spec(tensor, _input_name(tensor), first_axis) for tensor in graph.inputs)
         self._outputs = tuple(
-            _spec(tensor, each, first_axis) for tensor, each in zip(model.outputs, _output_names(model), strict=True)
+            _spec(tensor, each, first_axis) for tensor, each in zip(graph.outputs, _output_names(graph), strict=True)
         )
         names = [spec.name for spec in (*self._inputs, *self._outputs)]
         if len(set(names)) != len(names):
@@ -113,7 +123,7 @@ class KerasSource:
 
     def _call(self, *tensors: Any) -> list[Any]:
         tf = load_tool("tensorflow")
-        structured = tf.nest.pack_sequence_as(self.model._inputs_struct, list(tensors))
+        structured = tf.nest.pack_sequence_as(self._graph._inputs_struct, list(tensors))
         results = tf.nest.flatten(self.model(structured, training=False))
         # An identity each, so that no output is another's tensor or an input itself.
         return [tf.identity(tensor, name=f"output_{index}") for index, tensor in enumerate(results)]
@@ -148,14 +158,27 @@ def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
         with quiet(f"loading {path}"):
             return keras.models.load_model(path, custom_objects=dict(custom_objects or {}), compile=False)
     except ConversionFailed as error:
-        raise ModelUnreadable(str(error)) from error
+        unknown = UNKNOWN.search(str(error.__cause__))
+        if unknown is None:
+            raise ModelUnreadable(str(error)) from error
+        kind, name = unknown.groups()
+        raise ModelUnreadable(
+            f"{path} uses the custom {kind} {name}, and a file does not hold its code; convert it from Python, with "
+            f"KerasSource(path, custom_objects={{{name!r}: {name}}})"
+        ) from error
 
 
-def _output_names(model: Any) -> list[str]:
-    structure = model._outputs_struct
+def _input_name(tensor: Any) -> str:
+    """The tensor's name, or its layer's where Keras made one up: such names count up, and no file keeps them."""
+    name = str(tensor.name)
+    return str(tensor._keras_history.operation.name) if name.startswith("keras_tensor") else name
+
+
+def _output_names(graph: Any) -> list[str]:
+    structure = graph._outputs_struct
     if isinstance(structure, dict):
         return sorted(structure)  # the order in which Keras flattens a dictionary
-    return [str(name) for name in model.output_names]
+    return [str(name) for name in graph.output_names]
 
 
 def _spec(tensor: Any, name: str, first_axis: str) -> TensorSpec:
