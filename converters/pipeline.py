@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from converters.artifact import ConvertedArtifact
+from converters.classifier import refuse_no_classes, refuse_probabilities
 from converters.confidence import confidence_of, fit_temperature, threshold_for_deferral
 from converters.data import Dataset, check_dataset
 from converters.engines import Engine, open_engine
@@ -63,11 +64,16 @@ def convert(
     split apart from both, every artifact gets its own temperature and the threshold that defers ``deferral_share`` of
     that split. ``out`` appears whole or not at all: files ``<name>-<precision><suffix>`` and ``report.json``.
 
+    The first output holds one logit for each class. A model with fewer than two classes, or whose last operation is a
+    softmax or sigmoid, is refused: confidences, here and on devices, are a softmax of what the model gives.
+
     Raises `DataError`, `SourceError`, `ConversionFailed`, `CheckFailed` (a float artifact that differs from its
     source, or int8 with too few weights in INT8), `OutputError`. Nothing is left behind then.
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     kinds = _kinds(targets, precisions)
+    refuse_no_classes(source)
+    refuse_probabilities(source)
     classes = _classes(source)
     evaluation = check_dataset(evaluation, source.inputs, classes=classes, minimum=MIN_EVALUATION_ROWS)
     if any(precision == "int8" for _, precision in kinds):
@@ -86,6 +92,7 @@ def convert(
     with written_whole(Path(out), overwrite=overwrite) as folder:
         say(f"{source.name}: answers of the source")
         expected = source.predict(evaluation.inputs)
+        refuse_probabilities(source, expected[source.outputs[0].name])
         builder = _Builder(source, recipe, calibration)
         drafts: list[tuple[ConvertedArtifact, Engine]] = []
         for target, precision in kinds:
