@@ -23,7 +23,9 @@ def written_whole(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if out.exists() and not out.is_dir():
         raise OutputExists(f"{out} exists and is not a folder")
     if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise OutputExists(f"{out} is not empty; choose another folder or allow overwriting")
+        raise OutputExists(
+            f"{out} is not empty; choose another folder, or replace it with --overwrite (overwrite=True)"
+        )
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

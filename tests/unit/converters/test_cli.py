@@ -106,6 +106,23 @@ def test_a_table_for_people_shows_every_artifact(files: dict[str, str], capfd: p
     assert "onnx fp32" in out
 
 
+def test_what_int8_leaves_in_float_is_readable_in_80_columns(
+    files: dict[str, str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(convert_command(files, "--targets", "onnx,tflite")) == 0
+    out = capfd.readouterr().out
+    assert "…" not in out
+    assert max(len(line.rstrip()) for line in out.splitlines() if "measured" not in line) <= 80
+    artifacts = json.loads((Path(files["out"]) / "report.json").read_text())["artifacts"]
+    lines = out.partition("left in float")[2].splitlines()
+    for artifact in (each for each in artifacts if each["precision"] == "int8"):
+        (line,) = (line for line in lines if f"{artifact['target']} int8" in line)
+        assert ", ".join(artifact["float_operators"]) in line
+    assert main(convert_command(files)) == 1
+    assert "or replace it with --overwrite (overwrite=True)" in capfd.readouterr().err
+
+
 def test_errors_are_one_line_with_a_name_and_exit_code_1(
     files: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
