@@ -15,7 +15,7 @@ from rich.console import Console
 from edge_runtime.bundle.errors import EdgeshipError
 from model_server.clock import SystemClock
 from model_server.commands.parser import build_parser
-from model_server.errors import KeyRejected
+from model_server.errors import KeyRejected, ReviewFailed
 
 __all__ = ["main"]
 
@@ -113,7 +113,7 @@ def _passphrase(file: Path | None, *, new: bool = False) -> bytes:
 
 
 def _confirm(question: str) -> bool:
-    """Ask at a terminal. Without one the review alone decides: it has compared every file."""
+    """Ask at a terminal. Raises ReviewFailed without one."""
     if not sys.stdin.isatty():
-        return True
+        raise ReviewFailed("there is no terminal to ask at: give --yes to sign without being asked. Nothing was signed")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

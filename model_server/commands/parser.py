@@ -63,7 +63,9 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument("--model", action="append", required=True, help="a model to serve; repeat for more")
     init.add_argument("--person", action="append", required=True, help="who holds keys; at least three, as in alice")
-    init.add_argument("--passphrase-file", type=Path, help="encrypts the people's keys; asked for if left out")
+    init.add_argument(
+        "--passphrase-file", type=Path, help="12 characters or more for the people's keys; asked for if left out"
+    )
     init.set_defaults(run="init")
 
     serve = commands.add_parser("serve", help="serve a folder that init made")
@@ -102,7 +104,7 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     sign.add_argument("--bundle", type=Path, required=True, help="your own copy of the bundle")
     sign.add_argument("--root", type=Path, help="the root you trust (default: root.json beside the key)")
     sign.add_argument("--trust", type=Path, help="remembers what was verified (default: beside the key)")
-    sign.add_argument("--yes", action="store_true", help="sign without asking at a terminal")
+    sign.add_argument("--yes", action="store_true", help="sign without asking; needed where there is no terminal")
     sign.set_defaults(run="release sign")
     for action, text in (
         ("publish", "put a release that enough people signed in front of devices"),

@@ -9,10 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge_runtime.bundle import FileRef
 from model_server.quantities import format_ceiling
 from model_server.releases.signing_request import Review
 
 __all__ = ["show_keys", "show_release", "show_releases", "show_review", "show_rollout", "show_status", "table"]
+
+GOLDEN = ".golden.npz"
 
 
 def show_review(console: Console, review: Review) -> None:
@@ -20,13 +23,20 @@ def show_review(console: Console, review: Review) -> None:
     files = table(
         f"{review.model} {review.release}: to be added to releases-{review.model}",
         ["file", "bytes", "sha256"],
-        [(ref.file, f"{ref.bytes:,}", ref.sha256) for ref in review.files],
+        [(ref.file, f"{ref.bytes:,}", ref.sha256[:16]) for ref in _artifacts_first(review.files)],
     )
+    files.columns[1].no_wrap = files.columns[2].no_wrap = True
     console.print(files)
     console.print(
         f"Metadata version {review.metadata_version}, valid until {review.expires:%Y-%m-%d}. {review.kept} published "
         f"files stay as they are. Ceiling: {format_ceiling(review.ceiling)}. Audit head: {review.audit_head or 'none'}."
     )
+
+
+def _artifacts_first(files: Sequence[FileRef]) -> list[FileRef]:
+    """Artifacts, then documents, then golden examples."""
+    artifacts = {ref.file.removesuffix(GOLDEN) for ref in files if ref.file.endswith(GOLDEN)}
+    return sorted(files, key=lambda ref: (ref.file not in artifacts, ref.file.endswith(GOLDEN), ref.file))
 
 
 def show_release(console: Console, release: Mapping[str, Any]) -> None:
@@ -71,7 +81,7 @@ def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:
                 (
                     stage["stage"],
                     f"{stage['share']:.4%}",
-                    str(stage["selected"]),
+                    str(stage["selected"] or "–"),  # 0: nobody was known when it started
                     str(stage["adopted"]),
                     str(stage["devices_known"]),
                     _time(stage["started"]),

@@ -82,12 +82,12 @@ def test_the_whole_way_from_an_empty_folder_to_a_rollout(run: Run, tmp_path: Pat
         refused = run("release", "publish", "exercise", 1, *to, code=1)
         assert "ServerRefused" in refused["error"]
         assert "409" in refused["error"]
-        for person in ("alice", "bob"):
+        for signatures, person in enumerate(("alice", "bob"), 1):
             key = folder / "keys" / f"releases-{person}.pem"
-            signed = run(
-                *("release", "sign", "exercise", 1, "--key", key, "--passphrase-file", passphrase),
-                *("--bundle", bundle, *to),
-            )
+            sign = ("release", "sign", "exercise", 1, "--key", key, "--passphrase-file", passphrase)
+            assert "--yes" in run(*sign, "--bundle", bundle, *to, code=1)["error"]  # there is no terminal
+            signed = run(*sign, "--bundle", bundle, "--yes", *to)
+            assert len(signed["release"]["signatures"]) == signatures
             assert signed["person"] == person
             assert signed["review"]["kept"] == 0
         assert run("release", "publish", "exercise", 1, *to)["state"] == "published"
