@@ -18,7 +18,7 @@ from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Role, Root, Snapshot, Targets, Timestamp
 
 from edge_runtime.bundle.names import check_model
-from model_server.errors import ReleaseConflict, SettingsError, ThresholdNotMet
+from model_server.errors import KeyRejected, ReleaseConflict, SettingsError, ThresholdNotMet
 from model_server.signing.keys import online_signer, open_signer, personal_signer, save_key
 from model_server.signing.publisher import ONLINE_USES, Publisher, online_key_file
 from model_server.signing.repository import Repository, S, to_bytes
@@ -36,6 +36,7 @@ from model_server.signing.roles import (
 
 __all__ = ["PEOPLE_NEEDED", "Keys", "create_repository", "delegate_model", "make_keys"]
 
+MIN_PASSPHRASE = 12  # characters; a stolen key file is tried offline, as fast as the thief can
 PEOPLE_NEEDED = 3  # root is 2 of 3: one lost key must not end the repository
 _PERSON = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -54,7 +55,8 @@ def make_keys(folder: Path, people: Sequence[str], passphrase: bytes, online_pas
     """Make the key files: ``root-``, ``targets-`` and ``releases-<person>.pem`` for each person (root for the first
     three), ``online-<use>.pem`` for the server.
 
-    Raises: SettingsError for fewer than three people or a name outside ``a-z 0-9 -``; KeyRejected if a file exists.
+    Raises: SettingsError for fewer than three people or a name outside ``a-z 0-9 -``; KeyRejected if a file exists
+    or the people's passphrase is shorter than `MIN_PASSPHRASE`.
     """
     for person in people:
         if not _PERSON.fullmatch(person):
@@ -63,6 +65,8 @@ def make_keys(folder: Path, people: Sequence[str], passphrase: bytes, online_pas
         raise SettingsError(
             f"name at least {PEOPLE_NEEDED} different people (--person), so that root stays 2 of 3 when a key is lost"
         )
+    if len(passphrase.decode(errors="replace")) < MIN_PASSPHRASE:
+        raise KeyRejected(f"the passphrase of people's keys must have at least {MIN_PASSPHRASE} characters")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def personal(role: str, holders: Sequence[str]) -> dict[str, CryptoSigner]:

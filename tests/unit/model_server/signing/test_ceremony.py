@@ -62,6 +62,13 @@ def test_fewer_than_three_people_are_refused_and_leave_nothing_behind(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_short_passphrase_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    for short in (b"ab", b"elevenchars", "\u00e9".encode() * 11):
+        with pytest.raises(KeyRejected, match="at least 12 characters"):
+            init(tmp_path / "new", ["m"], PEOPLE, short, SteppedClock())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_init_never_touches_a_folder_that_holds_something(settings: Settings) -> None:
     before = (settings.directory / "root.json").read_bytes()
     with pytest.raises(SettingsError, match="never overwrites"):
