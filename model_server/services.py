@@ -108,7 +108,7 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         engine,
         publisher,
         clock,
-        releases.is_published,
+        releases.check_published,
         lambda: secrets.token_hex(8),
         require_staging=settings.require_staging,
     )

@@ -100,6 +100,12 @@ class ReleaseService:
             row = self._find(session, model, release)
             return row is not None and row.state == ReleaseState.PUBLISHED
 
+    def check_published(self, model: str, release: int) -> None:
+        """Raises: UnknownModel, UnknownRelease unless the release is published."""
+        self._delegating(model)
+        if not self.is_published(model, release):
+            raise UnknownRelease(f"{model} {release} is not published, so it cannot be rolled out")
+
     def manifest(self, model: str, release: int) -> Manifest | None:
         """The manifest of a published release; None if there is no such release."""
         known = self._manifests.get((model, release))

@@ -11,6 +11,8 @@ from pathlib import Path
 from edge_runtime.bundle import (
     RELEASE_FILE,
     ArchiveError,
+    Bundle,
+    BundleError,
     FileRef,
     Manifest,
     ReleaseDocument,
@@ -39,7 +41,7 @@ def stage_files(path: Path, blobs: Blobs, ceiling: tuple[tuple[int, int], ...], 
 
     Raises: BundleError, ManifestError or another error of `edge_runtime.bundle` for a bundle that must not be used.
     """
-    bundle = open_bundle(path)
+    bundle = _open_uploaded(path)
     if bundle.release_document is not None or bundle.tuf:
         raise ArchiveError(
             "this bundle was exported by a server: stage the one that came from edgeship-convert, whose "
@@ -57,3 +59,12 @@ def stage_files(path: Path, blobs: Blobs, ceiling: tuple[tuple[int, int], ...], 
     files[RELEASE_FILE] = FileRef(file=RELEASE_FILE, bytes=len(document), sha256=hashlib.sha256(document).hexdigest())
     blobs.put(document)
     return StagedFiles(manifest=manifest, bundle_sha256=bundle.sha256, files=files)
+
+
+def _open_uploaded(path: Path) -> Bundle:
+    """Where the server keeps an upload means nothing to who sent it."""
+    try:
+        return open_bundle(path)
+    except BundleError as error:
+        error.args = (str(error).replace(str(path), "the bundle"),)
+        raise

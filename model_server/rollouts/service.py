@@ -16,7 +16,7 @@ from edge_runtime.bundle import check_channel, check_model, check_release
 from edge_runtime.update.plan import State
 from model_server.clock import Clock
 from model_server.db.base import reading, writing
-from model_server.errors import InvalidRollout, RolloutConflict, UnknownRelease, UnknownRollout
+from model_server.errors import InvalidRollout, RolloutConflict, UnknownRollout
 from model_server.rollouts.ingest import latest_rollout
 from model_server.rollouts.stages import check_stages
 from model_server.rollouts.starting import STAGING, StartRequest, check_staging, enrol_known, new_rollout, plan_of
@@ -38,7 +38,7 @@ __all__ = ["RolloutService", "StartRequest"]
 
 
 class RolloutService:
-    """``is_published`` tells whether a release may be rolled out; ``token`` makes fresh salts. With
+    """``check_published`` raises unless a release may be rolled out; ``token`` makes fresh salts. With
     ``require_staging``, a candidate must first complete a rollout on the channel ``staging``."""
 
     def __init__(
@@ -46,7 +46,7 @@ class RolloutService:
         engine: Engine,
         publisher: Publisher,
         clock: Clock,
-        is_published: Callable[[str, int], bool],
+        check_published: Callable[[str, int], None],
         token: Callable[[], str],
         *,
         require_staging: bool = False,
@@ -54,7 +54,7 @@ class RolloutService:
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
-        self._is_published = is_published
+        self._check_published = check_published
         self._token = token
         self._require_staging = require_staging
         self._deciding = threading.RLock()  # one decision at a time; reports go on coming in
@@ -62,13 +62,13 @@ class RolloutService:
     def start(self, request: StartRequest, actor: str) -> str:
         """Start a rollout and publish its plan. Returns the rollout's id.
 
-        Raises: InvalidRollout, StageTooSmall, UnknownRelease, RolloutConflict if one is running on the channel.
+        Raises: InvalidRollout, StageTooSmall, UnknownModel, UnknownRelease, RolloutConflict if one is running.
         """
         model, channel = check_model(request.model), check_channel(request.channel)
         check_stages(request.stages)
         for release in (request.candidate, request.baseline):
-            if release is not None and not self._is_published(model, check_release(release)):
-                raise UnknownRelease(f"{model} {release} is not published, so it cannot be rolled out")
+            if release is not None:
+                self._check_published(model, check_release(release))
         with self._deciding:
             now = self._clock.now()
             with writing(self._engine) as session:

@@ -62,7 +62,10 @@ def open_signer(path: Path, passphrase: bytes, keys: Iterable[Key]) -> CryptoSig
     for key in keys:
         if isinstance(key, SSlibKey) and key.keytype == "ed25519" and public_value(key) == public:
             return CryptoSigner(private, key)
-    raise KeyRejected(f"{path} is not a key that the signed metadata allows here; see `edgeship-server keys list`")
+    raise KeyRejected(
+        f"{path} is not a key that the signed metadata allows here: use the key file that you were given for this role "
+        "on this server"
+    )
 
 
 def read_passphrase(path: Path) -> bytes:

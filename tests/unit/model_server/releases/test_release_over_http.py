@@ -108,6 +108,8 @@ def test_a_damaged_bundle_is_refused_and_leaves_nothing_staged(server: Running, 
     damaged = data[:cut] if cut >= 0 else data[:100] + bytes([data[100] ^ 1]) + data[101:]
     refused = server.admin.post("/v1/releases", content=damaged)
     assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("the bundle: ")
+    assert str(server.services.settings.spool_dir) not in refused.json()["detail"]
     assert refused.headers["content-type"] == "application/problem+json"
     assert server.admin.get("/v1/releases/exercise").json()["releases"] == []
     assert list(server.services.settings.spool_dir.iterdir()) == []

@@ -73,6 +73,11 @@ def test_what_does_not_exist_is_not_found(fleet: Fleet) -> None:
     assert fleet.server.admin.get("/v1/rollouts/UPPER/exercise").status_code == 422
 
 
+def test_a_rollout_of_a_model_that_nobody_delegated_says_so(fleet: Fleet) -> None:
+    refused = fleet.server.admin.post("/v1/rollouts/stable/unheard-of", json={"candidate": 1})
+    assert (refused.status_code, refused.json()["type"]) == (404, "urn:edgeship:problem:UnknownModel")
+
+
 def test_a_report_that_is_sent_twice_counts_once(fleet: Fleet) -> None:
     rollout = start(fleet)["rollout"]
     counters = [{"release": 1, "arm": "holdback", "requests": 5}]
