@@ -96,7 +96,13 @@ class Answering:
 
     def many(self, loaded: Loaded, batch: Sequence[Mapping[str, NDArray[Any]]], start: float) -> list[Prediction]:
         """Answer examples together. One that is refused raises before anything is run."""
-        requests = [_Request(loaded, self._checked(loaded, inputs), start) for inputs in batch]
+        requests = []
+        for at, inputs in enumerate(batch):
+            try:
+                checked = self._checked(loaded, inputs)
+            except InputError as error:
+                raise type(error)(f"example {at}, counted from 0: {error}") from error
+            requests.append(_Request(loaded, checked, start))
         routes = [self._first(request) for request in requests]
         at_home = [request for request, route in zip(requests, routes, strict=True) if route.to == "device"]
         if at_home and loaded.session is not None:
@@ -194,8 +200,12 @@ class Answering:
         loaded, local = request.loaded, request.checked.local
         if request.local is None:
             complete = len(local) == len(loaded.manifest.inputs)
-            if loaded.session is None or self.policy.mode is Mode.ONLY_IN_CLOUD or not complete:
+            if loaded.session is None:
                 return "there is no local model to run"
+            if self.policy.mode is Mode.ONLY_IN_CLOUD:
+                return f"mode {self.policy.mode.value} forbids the local model"
+            if not complete:
+                return "the local model's inputs were not all given"
             began = time.perf_counter()
             request.local = run_local(loaded, loaded.session, local)
             request.local_us = microseconds_since(began)

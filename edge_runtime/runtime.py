@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from edge_runtime.errors import ConfigurationError, InvalidName, NoModel, RuntimeClosed
+from edge_runtime.errors import ConfigurationError, InvalidName, NoModel, RuntimeClosed, WrongInputs
 from edge_runtime.hybrid.policy import Mode, RoutingPolicy
 
 if TYPE_CHECKING:
@@ -210,8 +210,11 @@ class EdgeRuntime:
     def predict_batch(self, batch: Sequence[Mapping[str, NDArray[Any]]]) -> list[Prediction]:
         """Answer many examples, all with the same release, in one run of the engine where it has a batch axis.
 
-        Each is answered as `predict` would. One that is refused raises its `InputError` before anything is run.
+        Each is answered as `predict` would. One that is refused raises its `InputError`, which says which one it was,
+        before anything is run.
         """
+        if isinstance(batch, Mapping):
+            raise WrongInputs("predict_batch takes a list of mappings, one an example; for one mapping call predict")
         start = time.perf_counter()
         with self._lock:
             if self._closed:

@@ -207,7 +207,7 @@ def test_only_in_cloud_never_runs_the_device_model(opened: Opened) -> None:
     with OipServer() as server:
         runtime = opened(cloud=server.url, mode="only_in_cloud", cache_bytes=0)
         assert runtime.predict({"context": CONTEXT}).source is Source.CLOUD
-    with pytest.raises(NoAnswer, match="no local model"):
+    with pytest.raises(NoAnswer, match="mode only_in_cloud forbids the local model"):
         runtime.predict(FULL)
     assert counters(runtime)["latency_us"]["device"]["p50"] is None
     assert counters(runtime)["unanswered"] == 1
@@ -342,9 +342,14 @@ def test_a_batch_is_answered_as_its_examples_one_by_one(tmp_path: Path, target: 
 
 def test_one_refused_example_refuses_its_batch(opened: Opened) -> None:
     runtime = opened()
-    with pytest.raises(InputOutOfRange):
+    with pytest.raises(InputOutOfRange, match="example 1, counted from 0: input 'window'"):
         runtime.predict_batch([{"window": WINDOW}, {"window": FAR}])
     assert counters(runtime)["sources"] == {}
+
+
+def test_one_mapping_is_no_batch(opened: Opened) -> None:
+    with pytest.raises(WrongInputs, match="a list of mappings"):
+        opened().predict_batch({"window": WINDOW})  # type: ignore[arg-type]
 
 
 def test_a_faulty_row_of_a_batch_does_not_spoil_the_others(opened: Opened) -> None:
