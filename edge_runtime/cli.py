@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_runtime.errors import ConfigurationError, EdgeshipError, Outcome
+from edge_runtime.errors import ConfigurationError, EdgeshipError, NoModel, Outcome
 from edge_runtime.hybrid.policy import Mode
 
 if TYPE_CHECKING:
@@ -106,6 +106,13 @@ def _open(options: argparse.Namespace, **more: Any) -> EdgeRuntime:
 
     if (options.factory is None) != (options.sha256 is None):
         raise ConfigurationError("--factory and --sha256 go together")
+    token = None if options.token_file is None else _read(options.token_file).strip()
+    if options.server is None and options.run is _update:
+        raise ConfigurationError(
+            "update needs --server, and --root with the root metadata that the server is trusted by"
+        )
+    if options.server is not None and options.root is None:
+        raise ConfigurationError("--server needs --root, the root metadata (root.json) that the server is trusted by")
     return EdgeRuntime.open(
         options.state,
         model=options.model,
@@ -113,7 +120,7 @@ def _open(options: argparse.Namespace, **more: Any) -> EdgeRuntime:
         server=options.server,
         channel=options.channel,
         factory=None if options.factory is None else Factory(options.factory, sha256=options.sha256),
-        token=None if options.token_file is None else _read(options.token_file).strip(),
+        token=token,
         engines=tuple(options.engine or ("onnx", "tflite")),
         background=False,
         **more,
@@ -124,8 +131,18 @@ def _predict(options: argparse.Namespace) -> int:
     from edge_runtime import RoutingPolicy
 
     examples = _examples(options.inputs, options.many)
-    with _open(options, cloud=options.cloud, policy=RoutingPolicy(mode=Mode(options.mode))) as runtime:
-        predictions = runtime.predict_batch(examples)
+    mode = Mode(options.mode)
+    if options.cloud is None and options.server is None and mode in (Mode.PREFER_IN_CLOUD, Mode.ONLY_IN_CLOUD):
+        raise ConfigurationError(f"--mode {mode.value} needs --cloud or --server")
+    try:
+        with _open(options, cloud=options.cloud, policy=RoutingPolicy(mode=mode)) as runtime:
+            predictions = runtime.predict_batch(examples) if options.many else [runtime.predict(examples[0])]
+    except NoModel as error:
+        instead = "give --factory and --sha256" if options.factory is None else "give another bundle with --factory"
+        raise NoModel(
+            f"{options.state} holds no release of {options.model} that can be used: {instead}, "
+            "or run `edgeship-device update` with --server and --root"
+        ) from error
     if options.json:
         print(json.dumps({"predictions": [_shown(prediction) for prediction in predictions]}))
     else:
@@ -142,6 +159,8 @@ def _update(options: argparse.Namespace) -> int:
         result = runtime.update()
         reported = runtime.report()
         running = runtime.release
+        problem = runtime.stats()["report_error"]
+    fine = result.outcome in _FINE
     if options.json:
         print(
             json.dumps(
@@ -153,16 +172,18 @@ def _update(options: argparse.Namespace) -> int:
                     "requests": result.requests,
                     "bytes": result.bytes,
                     "reported": reported,
+                    "report_error": problem,
                 }
             )
         )
     else:
-        name = f"{result.outcome.value}: "
-        print(name + result.detail.removeprefix(name))
+        text = f"{result.outcome.value}: {result.detail}"
+        print(text if fine else f"edgeship-device: {text}", file=sys.stdout if fine else sys.stderr)
         print(f"running: {'nothing' if running is None else f'release {running}'}")
         if not reported:
-            print("the server did not take the report; unless it refused it for good, it is kept for the next time")
-    return 0 if result.outcome in _FINE else 1
+            why = problem or "it asked to wait; the report is kept"
+            print(f"edgeship-device: the server did not take the report: {why}", file=sys.stderr)
+    return 0 if fine else 1
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -171,6 +171,7 @@ class UpdateError(EdgeshipError):
     def __init__(self, outcome: Outcome, message: str) -> None:
         super().__init__(f"{outcome.value}: {message}")
         self.outcome = outcome
+        self.detail = message
 
 
 class CloudError(EdgeshipError):

@@ -79,6 +79,7 @@ class Outcomes:
         self._mutex = threading.Lock()
         self._posting = threading.Lock()
         self._not_before = 0.0
+        self.problem: str | None = None  # why the last report that was sent was not taken
         self._disk.mkdir(folder)
         self._spool = load(self._disk, folder, model, channel, self._clock)
 
@@ -163,8 +164,10 @@ class Outcomes:
         url = f"{server.rstrip('/')}/v1/outcomes"
         try:
             response = post(client, url, body.encode(), headers, TIMEOUT_S)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            self.problem = f"it did not answer: {error or type(error).__name__}; the report is kept"
             return Posted.UNREACHABLE
+        self.problem = None if response.is_success else _problem(response.status_code)
         if response.status_code in (429, 503):
             self._not_before = self._clock.boot() + self._retry_after_s(response.headers.get("Retry-After", ""))
         if not response.is_success and response.status_code not in _REFUSED:
@@ -218,3 +221,17 @@ class Outcomes:
     def _keep(self, spool: Spool) -> None:
         self._spool = spool
         save(self._disk, self._folder, spool)
+
+
+def _problem(status: int) -> str:
+    """What an answer other than success means, in words."""
+    if status in _REFUSED:
+        return f"it answered {status}: it refused the report for good, and what that counted is lost"
+    meaning = {
+        401: "the fleet's token is missing or wrong",
+        403: "the token given is not one that may report",
+        404: "it does not know this model, or its address is another",
+        429: "it asks to wait",
+        503: "it asks to wait",
+    }.get(status)
+    return f"it answered {status}{'' if meaning is None else f': {meaning}'}; the report is kept"

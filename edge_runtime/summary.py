@@ -38,6 +38,7 @@ def summary(upkeep: Upkeep, answering: Answering, background: Background | None,
         "telemetry": upkeep.spool.mode.name.lower(),
         "last_check": None if check is None else {"outcome": check.outcome.value, "detail": check.detail},
         "last_error": answering.last_error,
+        "report_error": upkeep.report_error,
         "background_error": None if background is None else background.last_error,
     }
 

@@ -143,6 +143,11 @@ class Upkeep:
             _log.warning("the server refused the outcome report for good; what it counted is lost")
         return posted is Posted.ACCEPTED
 
+    @property
+    def report_error(self) -> str | None:
+        """Why the server did not take the last report; None where it did, or none was sent."""
+        return self._outcomes.problem
+
     def upload_telemetry(self) -> int:
         """Send the reports of days that are over, and keep what was counted today; returns how many the server took.
         Raises `ConfigurationError` without a server, and `StoreError`."""

@@ -38,6 +38,7 @@ _CONFIG = UpdaterConfig(
     snapshot_max_length=2_000_000,
     targets_max_length=5_000_000,
 )
+_NEW_ROOT = "it was altered or is no root.json; copy it again from whoever runs the server"
 
 
 class MetadataClient(TufUpdater):
@@ -59,7 +60,7 @@ class MetadataClient(TufUpdater):
         self._folder = folder
         self._model = model
         self._timestamp: bytes | None = None
-        with translated("the root metadata that this device was given"):
+        with translated("the root.json that this device was given (--root, or root of EdgeRuntime.open)", _NEW_ROOT):
             super().__init__(str(folder), url, fetcher=fetcher, config=_CONFIG, bootstrap=root)
         self._trusted_set.reference_time = now
         self._rotated = False  # whether this run downloaded a newer root
@@ -147,8 +148,8 @@ class MetadataClient(TufUpdater):
 
 
 @contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """TUF's errors as outcomes."""
+def translated(what: str, advice: str = "nothing of it is used") -> Iterator[None]:
+    """TUF's errors as outcomes; ``advice`` ends the text of a rejection."""
     try:
         yield
     except ExpiredMetadataError as error:
@@ -156,7 +157,7 @@ def translated(what: str) -> Iterator[None]:
             Outcome.METADATA_EXPIRED, f"{what}: {error}: the server must sign it again, or this clock is wrong"
         ) from error
     except (RepositoryError, DownloadLengthMismatchError) as error:
-        raise UpdateError(Outcome.METADATA_REJECTED, f"{what}: {error}; nothing of it is used") from error
+        raise UpdateError(Outcome.METADATA_REJECTED, f"{what}: {error}; {advice}") from error
     except DownloadHTTPError as error:
         raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{what}: {error}") from error
     except DownloadError as error:

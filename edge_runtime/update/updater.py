@@ -299,7 +299,6 @@ class Updater:
 
 def _failure(error: UpdateError | StoreError, release: int | None) -> Decision:
     if isinstance(error, UpdateError):
-        outcome = error.outcome
-    else:
-        outcome = Outcome.DOWNLOAD_NO_SPACE if isinstance(error, StoreFull) else Outcome.STORE_FAILED
+        return Decision(action=Action.NOTHING, release=release, outcome=error.outcome, detail=error.detail)
+    outcome = Outcome.DOWNLOAD_NO_SPACE if isinstance(error, StoreFull) else Outcome.STORE_FAILED
     return Decision(action=Action.NOTHING, release=release, outcome=outcome, detail=str(error))

@@ -79,7 +79,9 @@ def test_status_shows_what_is_installed(model: list[str], inputs: str, capsys: p
     [
         (["status", "no/such/folder"], "not a state folder"),
         (["predict", "{state}", "--model", "tiny", "--inputs", "{missing}"], "not an .npz"),
-        (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}"], "NoModel"),
+        (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}"], "--factory"),
+        (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}", "--mode", "only_in_cloud"], "--cloud"),
+        (["update", "{state}", "--model", "tiny"], "--server"),
         (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}", "--factory", "x"], "--sha256"),
         (["update", "{state}", "--model", "tiny", "--server", "http://127.0.0.1:9"], "root metadata"),
         (["update", "{state}", "--model", "tiny", "--token-file", "{missing}"], "cannot read"),
@@ -152,7 +154,32 @@ def test_an_outcome_is_named_once(
     (tmp_path / "root.json").write_bytes(world.root)
     there = ["--server", "http://127.0.0.1:9", "--root", str(tmp_path / "root.json")]
     assert main(["update", *model, *there]) == 1
-    assert capsys.readouterr().out.count("ServerUnreachable") == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("ServerUnreachable") == 1
+    assert shown.out == "running: release 1\n"
+
+
+def test_a_root_that_was_altered_is_named_with_what_to_do(
+    world: World, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "root.json").write_bytes(world.root[:-9])
+    assert main(["update", *model, "--server", world.server.url, "--root", str(tmp_path / "root.json")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("MetadataRejected") == 1
+    assert "--root" in error
+    assert "copy it again" in error
+
+
+@pytest.mark.parametrize(("status", "text"), [(401, "token"), (404, "model"), (422, "is lost"), (500, "500")])
+def test_a_report_that_is_not_taken_is_explained(
+    world: World, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, text: str
+) -> None:
+    (tmp_path / "root.json").write_bytes(world.root)
+    world.server.answers = [(status, {}, b"")]
+    main(["update", *model, "--server", world.server.url, "--root", str(tmp_path / "root.json")])
+    error = capsys.readouterr().err
+    assert f"did not take the report: it answered {status}" in error
+    assert text in error
 
 
 def test_status_says_what_a_denied_release_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
