@@ -129,7 +129,7 @@ def test_a_full_disk_is_a_problem_that_says_what_to_do(
 
 
 def test_another_failure_of_the_disk_stays_an_error_of_the_server(
-    server: Running, monkeypatch: pytest.MonkeyPatch
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(self: ReleaseService, model: str) -> None:
         raise PermissionError(errno.EACCES, "the secret place")
@@ -137,6 +137,10 @@ def test_another_failure_of_the_disk_stays_an_error_of_the_server(
     monkeypatch.setattr(ReleaseService, "list", broken)
     answer = server.admin.get("/v1/releases/exercise")
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:edgeship:problem:Internal")
+    deadline = time.monotonic() + 10  # the traceback is logged behind the answer, and must not reach the next test
+    while not (logged := [record for record in caplog.records if record.exc_info]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert logged
 
 
 @pytest.mark.parametrize("path", ["/v1/releases", "/v1/outcomes", "/v1/telemetry"])
