@@ -122,7 +122,9 @@ def create_app(
     app.include_router(
         releases_router(services.releases, admin, settings.spool_dir, max_bundle_bytes=settings.max_bundle_bytes)
     )
-    app.include_router(rollouts_router(services.rollouts, services.engine, services.clock, admin))
+    app.include_router(
+        rollouts_router(services.rollouts, services.engine, services.clock, admin, services.releases.ceiling)
+    )
     app.include_router(telemetry_router(services.telemetry, device, admin, services.releases.models))
     app.include_router(_status_router(services, admin))
     app.add_middleware(

@@ -12,7 +12,16 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from edge_runtime.bundle import MANIFEST_FILE, FileRef, Manifest, check_model, check_release, read_manifest
+from edge_runtime.bundle import (
+    MANIFEST_FILE,
+    RELEASE_FILE,
+    FileRef,
+    Manifest,
+    check_model,
+    check_release,
+    read_manifest,
+    read_release,
+)
 from model_server.audit import log as audit
 from model_server.clock import Clock
 from model_server.db.base import reading, writing
@@ -105,6 +114,12 @@ class ReleaseService:
         self._delegating(model)
         if not self.is_published(model, release):
             raise UnknownRelease(f"{model} {release} is not published, so it cannot be rolled out")
+
+    def ceiling(self, model: str, release: int) -> tuple[tuple[tuple[int, int], ...], datetime]:
+        """The signed ceiling of a release, and when it was published. Raises: UnknownRelease, RepositoryDamaged."""
+        steps = read_release(self.read_file(model, release, RELEASE_FILE)).ceiling
+        with reading(self._engine) as session:
+            return steps, self._row(session, model, release).published_at or self._clock.now()
 
     def manifest(self, model: str, release: int) -> Manifest | None:
         """The manifest of a published release; None if there is no such release."""

@@ -18,7 +18,7 @@ from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.ingest import ingest
 from model_server.rollouts.outcomes import Counters, InstallOutcome, Report
 from model_server.rollouts.service import RolloutService, StartRequest
-from model_server.rollouts.status import list_rollouts, rollout_status
+from model_server.rollouts.status import CeilingOf, list_rollouts, rollout_status
 from model_server.rollouts.tables import DeviceRow
 from model_server.web import Authorize, caller, capped_body, parse_body
 
@@ -125,7 +125,9 @@ def outcomes_router(
     return router
 
 
-def rollouts_router(service: RolloutService, engine: Engine, clock: Clock, authorize: Authorize) -> APIRouter:
+def rollouts_router(
+    service: RolloutService, engine: Engine, clock: Clock, authorize: Authorize, ceiling: CeilingOf
+) -> APIRouter:
     """``/v1/rollouts`` and ``/v1/devices``, for release managers."""
     router = APIRouter(tags=["rollouts"])
     who = Depends(caller(authorize))
@@ -137,7 +139,7 @@ def rollouts_router(service: RolloutService, engine: Engine, clock: Clock, autho
 
     @router.get("/v1/rollouts/{channel}/{model}")
     def status(channel: str, model: str, actor: str = who) -> dict[str, object]:
-        return rollout_status(engine, model, channel, clock.now())
+        return rollout_status(engine, model, channel, clock.now(), ceiling)
 
     @router.post("/v1/rollouts/{channel}/{model}", status_code=201)
     def start(channel: str, model: str, actor: str = who, body: bytes = small_body) -> dict[str, object]:
@@ -156,13 +158,13 @@ def rollouts_router(service: RolloutService, engine: Engine, clock: Clock, autho
             limits=Limits.from_dict(sent.limits),
         )
         service.start(request, actor)
-        return rollout_status(engine, model, channel, clock.now())
+        return rollout_status(engine, model, channel, clock.now(), ceiling)
 
     @router.post("/v1/rollouts/{channel}/{model}/{action}")
     def act(channel: str, model: str, action: str, actor: str = who) -> dict[str, object]:
         service.act(model, channel, action, actor)
         service.evaluate(model, channel)
-        return rollout_status(engine, model, channel, clock.now())
+        return rollout_status(engine, model, channel, clock.now(), ceiling)
 
     @router.get("/v1/devices")
     def devices(actor: str = who, model: str | None = None, after: str = "", limit: int = 100) -> dict[str, object]:

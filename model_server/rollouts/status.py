@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from edge_runtime.bundle import check_channel, check_model
-from edge_runtime.update.plan import PARTS, State
+from edge_runtime.update.plan import PARTS, Ceiling, State
 from model_server.db.base import reading
-from model_server.errors import UnknownRollout
+from model_server.errors import RepositoryDamaged, UnknownRollout
+from model_server.rollouts.ceiling import ceiling_wait
 from model_server.rollouts.counting import arm_rows, observe, running_counts
 from model_server.rollouts.guardrails import Limits, waiting_for
 from model_server.rollouts.ingest import latest_rollout
@@ -20,7 +22,10 @@ from model_server.rollouts.starting import plan_of
 from model_server.rollouts.tables import ArmRow, EventRow, RolloutDeviceRow, RolloutRow, StageRow
 from model_server.rollouts.transitions import present_stage
 
-__all__ = ["list_rollouts", "rollout_status"]
+__all__ = ["CeilingOf", "list_rollouts", "rollout_status"]
+
+# The signed ceiling of a model's release, and when the release was published.
+CeilingOf = Callable[[str, int], tuple[Ceiling, datetime]]
 
 
 def list_rollouts(engine: Engine) -> list[dict[str, object]]:
@@ -30,7 +35,7 @@ def list_rollouts(engine: Engine) -> list[dict[str, object]]:
         return [_short(row) for row in rows]
 
 
-def rollout_status(engine: Engine, model: str, channel: str, now: datetime) -> dict[str, object]:
+def rollout_status(engine: Engine, model: str, channel: str, now: datetime, ceiling: CeilingOf) -> dict[str, object]:
     """The channel's newest rollout of ``model``.
 
     ``stages[].share`` is 0 to 1, ``adopted`` counts known devices on the candidate when the stage ended (or now), and
@@ -53,7 +58,7 @@ def rollout_status(engine: Engine, model: str, channel: str, now: datetime) -> d
             "reports": row.reports,
             "candidate_reports": row.candidate_reports,
             "reports_before_halt": row.reports_before_halt,
-            "waiting_for": _waiting(session, row, now),
+            "waiting_for": _waiting(session, row, now, ceiling),
             "stages": [_stage(stage, running, row) for stage in _stages(session, row)],
             "events": [_event(event) for event in _events(session, row)],
             "arms": {arm: _arm(counts) for arm, counts in arm_rows(session, row).items()},
@@ -78,14 +83,28 @@ def _short(row: RolloutRow) -> dict[str, object]:
     }
 
 
-def _waiting(session: Session, row: RolloutRow, now: datetime) -> list[str]:
-    if row.state != State.RUNNING:
+def _waiting(session: Session, row: RolloutRow, now: datetime, ceiling: CeilingOf) -> list[str]:
+    running = row.state == State.RUNNING
+    if not running and (row.state != State.COMPLETE or row.settled is not None):
         return []
-    seen = observe(session, row, present_stage(session, row), now, complete=False)
-    waits = waiting_for(seen, Limits.from_dict(json.loads(row.limits)), compare=row.baseline is not None)
-    if not waits and row.growth == "manual":
+    seen = observe(session, row, present_stage(session, row), now, complete=not running)
+    limits = Limits.from_dict(json.loads(row.limits))
+    waits = list(waiting_for(seen, limits, compare=row.baseline is not None)) if running else []
+    if running and not waits and row.growth == "manual":
         return ["approval: edgeship-server rollout advance"]
-    return list(waits)
+    if seen.adopted == 0 or seen.adopted < seen.selected - seen.failed - seen.incompatible:
+        waits += _held_back(row, now, ceiling)
+    return waits
+
+
+def _held_back(row: RolloutRow, now: datetime, ceiling: CeilingOf) -> list[str]:
+    share = PARTS if row.state == State.COMPLETE else min(row.share, PARTS - row.holdback)
+    try:
+        steps, published = ceiling(row.model, row.candidate)
+    except RepositoryDamaged as error:  # no reason to hide the rest
+        return [f"a repair: the ceiling of release {row.candidate} cannot be read, {error}"]
+    wait = ceiling_wait(row.candidate, steps, published, share, now)
+    return [] if wait is None else [wait]
 
 
 def _stages(session: Session, row: RolloutRow) -> list[StageRow]:

@@ -14,8 +14,9 @@ from model_server.audit import log as audit
 from model_server.db.base import reading
 from model_server.signing.publisher import Publisher
 from tests.support import rollout_fleet
+from tests.support.managers import sign, stage
 from tests.support.rollout_fleet import URL, Fleet, events, start, status
-from tests.support.server import SteppedClock
+from tests.support.server import SteppedClock, make_bundle
 
 
 @pytest.fixture
@@ -205,6 +206,24 @@ def test_a_stage_waits_for_all_its_devices(fleet: Fleet) -> None:
     assert any("devices on the candidate" in wait for wait in status(fleet)["waiting_for"])
     fleet.check_in(devices=range(12, fleet.size))
     assert status(fleet)["stage"] == 1
+
+
+def test_a_stage_that_the_signed_ceiling_holds_back_says_so(fleet: Fleet, clock: SteppedClock, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "4.bundle", 4)
+    assert stage(fleet.server, bundle, ceiling="0h=1%,24h=10%,72h=100%").status_code == 201
+    for person in ("alice", "bob"):
+        sign(fleet.server, fleet.settings, person, bundle, 4)
+    assert fleet.server.admin.post("/v1/releases/exercise/4/publish").status_code == 200
+    fleet.check_in()
+    first = start(fleet, candidate=4)["waiting_for"]
+    assert "the signed ceiling of release 4" in first[-1]
+    assert "at most 1% have it now" in first[-1]
+    clock.advance(hours=25)
+    assert "at most 10% have it now" in status(fleet)["waiting_for"][-1]
+    completed = fleet.server.admin.post(f"{URL}/complete").json()
+    assert "the signed ceiling" in completed["waiting_for"][0]
+    fleet.check_in()  # these devices have seen the release for long
+    assert status(fleet)["waiting_for"] == []
 
 
 def test_the_first_rollout_of_a_model_reaches_devices_that_nobody_knew(fleet: Fleet) -> None:
