@@ -10,10 +10,10 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from edge_runtime.bundle import check_channel, check_model
-from edge_runtime.update.plan import PARTS, Ceiling, State
+from edge_runtime.update.plan import PARTS, State
 from model_server.db.base import reading
 from model_server.errors import RepositoryDamaged, UnknownRollout
-from model_server.rollouts.ceiling import ceiling_wait
+from model_server.rollouts.ceiling import Steps, ceiling_wait
 from model_server.rollouts.counting import arm_rows, observe, running_counts
 from model_server.rollouts.guardrails import Limits, waiting_for
 from model_server.rollouts.ingest import latest_rollout
@@ -25,7 +25,7 @@ from model_server.rollouts.transitions import present_stage
 __all__ = ["CeilingOf", "list_rollouts", "rollout_status"]
 
 # The signed ceiling of a model's release, and when the release was published.
-CeilingOf = Callable[[str, int], tuple[Ceiling, datetime]]
+CeilingOf = Callable[[str, int], tuple[Steps, datetime]]
 
 
 def list_rollouts(engine: Engine) -> list[dict[str, object]]:
