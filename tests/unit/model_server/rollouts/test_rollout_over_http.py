@@ -215,7 +215,7 @@ def test_a_stage_that_the_signed_ceiling_holds_back_says_so(fleet: Fleet, clock:
         sign(fleet.server, fleet.settings, person, bundle, 4)
     assert fleet.server.admin.post("/v1/releases/exercise/4/publish").status_code == 200
     fleet.check_in()
-    first = start(fleet, candidate=4)["waiting_for"]
+    first = start(fleet, candidate=4, limits={"deadline_s": 7 * 86_400})["waiting_for"]
     assert "the signed ceiling of release 4" in first[-1]
     assert "at most 1% have it now" in first[-1]
     clock.advance(hours=25)
