@@ -34,6 +34,9 @@ from edge_runtime.bundle.limits import (
     MAX_CLASS_CELLS,
     MAX_FILE_BYTES,
     MAX_GOLDEN_TOLERANCE,
+    MAX_GUARD_DIRECTIONS,
+    MAX_GUARD_SUMMARIES,
+    MAX_KEPT_FLOAT,
     MAX_MANIFEST_BYTES,
     MAX_POLICY_BYTES,
     MAX_RELEASE_BYTES,
@@ -46,7 +49,10 @@ from edge_runtime.bundle.manifest import (
     Feature,
     FileRef,
     Golden,
+    Guard,
+    GuardPart,
     Hybrid,
+    KeptFloat,
     Lineage,
     Manifest,
     Measurement,
@@ -73,7 +79,7 @@ from edge_runtime.bundle.names import (
     target_path,
 )
 from edge_runtime.bundle.packing import pack_release, write_bundle
-from edge_runtime.bundle.reading import DTYPES, PRECISIONS, REDUCTIONS, TARGETS, read_manifest
+from edge_runtime.bundle.reading import DTYPES, METRICS, PRECISIONS, REDUCTIONS, SCORES, TARGETS, TASKS, read_manifest
 from edge_runtime.bundle.semantics import class_cells, manifest_files
 from edge_runtime.bundle.writing import write_manifest
 from edge_runtime.bundle.zipformat import Limits
@@ -90,15 +96,21 @@ __all__ = [
     "MAX_CLASS_CELLS",
     "MAX_FILE_BYTES",
     "MAX_GOLDEN_TOLERANCE",
+    "MAX_GUARD_DIRECTIONS",
+    "MAX_GUARD_SUMMARIES",
+    "MAX_KEPT_FLOAT",
     "MAX_MANIFEST_BYTES",
     "MAX_POLICY_BYTES",
     "MAX_RELEASE_BYTES",
+    "METRICS",
     "PARTS",
     "POLICY_FILE",
     "PRECISIONS",
     "REDUCTIONS",
     "RELEASE_FILE",
+    "SCORES",
     "TARGETS",
+    "TASKS",
     "ArchiveError",
     "Artifact",
     "Bundle",
@@ -111,8 +123,11 @@ __all__ = [
     "Feature",
     "FileRef",
     "Golden",
+    "Guard",
+    "GuardPart",
     "Hybrid",
     "InvalidName",
+    "KeptFloat",
     "Limits",
     "Lineage",
     "Manifest",

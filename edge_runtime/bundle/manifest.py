@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_runtime.bundle.guard import Guard, GuardPart
 from edge_runtime.bundle.limits import CONFIDENCE_BINS, FEATURE_BINS
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "Feature",
     "FileRef",
     "Golden",
+    "Guard",
+    "GuardPart",
     "Hybrid",
+    "KeptFloat",
     "Lineage",
     "Manifest",
     "Measurement",
@@ -32,6 +36,9 @@ FORMAT_VERSION = 1
 Target = Literal["onnx", "tflite", "coreml"]
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights"]
 Reduction = Literal["value", "mean", "std", "min", "max"]
+Score = Literal["msp", "probability"]
+Metric = Literal["accuracy", "r2"]
+Task = Literal["classification", "regression", "other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,29 +77,48 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was measured for an artifact: accuracy (0 to 1) over ``rows`` held-out rows and the median latency in
-    microseconds, on ``machine``, with ``evaluated_with`` (engine and version). None = not measured."""
+    """What was measured for an artifact over ``rows`` held-out rows on ``machine``, with ``evaluated_with`` (engine and
+    version). None = not measured.
+
+    ``accuracy`` and ``source_accuracy`` (the model that was converted, on the same rows) are values of ``metric``: 0 to
+    1, or R², which has no lower bound; a ``metric`` of None is not stated. ``latency_p50_us`` is the median in
+    microseconds, ``latency_aa_ratio`` the ratio of two such medians of the same artifact: its distance from 1 is noise.
+    ``decision_agreement`` (0 to 1) and ``max_abs_error`` compare the first output with that of the source.
+    """
 
     accuracy: float | None
     rows: int
     latency_p50_us: float | None
     machine: str
     evaluated_with: str
+    metric: Metric | None = None
+    source_accuracy: float | None = None
+    decision_agreement: float | None = None
+    max_abs_error: float | None = None
+    latency_aa_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence:
     """How an artifact's outputs become a confidence, and when it is trusted.
 
-    ``score`` is ``msp`` (maximum softmax probability of logits / ``temperature``). An answer whose confidence is below
-    ``threshold`` is deferred. ``calibration_sha256`` is the digest of the split that both were chosen on.
+    ``score`` is ``msp`` (maximum softmax probability of logits / ``temperature``) or, where the first output holds
+    probabilities p, ``probability`` (the largest of p ** (1 / ``temperature``), normalized). An answer whose confidence
+    is below ``threshold`` is deferred. ``calibration_sha256`` is the digest of the split that both were chosen on.
+
+    With a ``target_risk``, at most that share of the trusted answers is wrong, with probability 1 - ``delta`` over the
+    draw of that split; None = the threshold bounds no risk. ``coverage`` is the share trusted on the split; ``method``
+    says how the threshold was chosen.
     """
 
-    score: Literal["msp"]
+    score: Score
     temperature: float
     threshold: float
     target_risk: float | None
     calibration_sha256: str
+    delta: float | None = None
+    coverage: float | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +159,18 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFloat:
+    """A unit of the graph that was kept in float on purpose, and why."""
+
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """One file of a release for one engine. ``int8`` means static W8A8 with at least .9 of the Conv, Gemm and MatMul
-    weight elements in INT8; what stayed float is listed in ``float_operators``."""
+    weight elements in INT8; what stayed float is listed in ``float_operators``, and what of it was chosen to stay, with
+    the reason, in ``kept_float``."""
 
     target: Target
     precision: Precision
@@ -150,6 +185,7 @@ class Artifact:
     confidence: Confidence | None
     reference: Reference | None
     golden: Golden
+    kept_float: tuple[KeptFloat, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -181,7 +217,8 @@ class Hybrid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """Where the model came from. ``packages`` maps a package to the version that trained or converted it."""
+    """Where the model came from. ``packages`` maps a package to the version that trained or converted it; ``dvc`` is
+    what the data's ``.dvc`` file says of it (hash and path); ``trained`` is when."""
 
     dataset: str
     dataset_sha256: str
@@ -191,11 +228,13 @@ class Lineage:
     consent_purpose: str | None
     seeds: tuple[int, ...] = ()
     packages: dict[str, str] = field(default_factory=dict)
+    dvc: str | None = None
+    trained: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Accuracy (0 to 1) on one named part of the held-out data."""
+    """Accuracy (0 to 1; R² for regression) on one named part of the held-out data, or on one named edge case."""
 
     name: str
     rows: int
@@ -204,7 +243,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A release. ``critical`` names keys that a reader must know to use it; others it may ignore."""
+    """A release. ``critical`` names keys that a reader must know to use it; others it may ignore.
+
+    ``task`` None means what `effective_task` says. ``edge_cases`` are cases that somebody named, ``segments`` parts of
+    the held-out data; of several artifacts each holds the lowest accuracy.
+    """
 
     format: int = FORMAT_VERSION
     critical: tuple[str, ...] = ()
@@ -224,3 +267,11 @@ class Manifest:
     lineage: Lineage
     segments: tuple[Segment, ...] = ()
     card: FileRef | None = None
+    task: Task | None = None
+    edge_cases: tuple[Segment, ...] = ()
+    guard: Guard | None = None
+
+    @property
+    def effective_task(self) -> Task:
+        """``task``; where it is not stated, a model with labels classifies and nothing is known of another."""
+        return self.task or ("classification" if self.labels else "other")

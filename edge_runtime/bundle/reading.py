@@ -14,6 +14,17 @@ from typing import TypeVar, cast, get_args, get_type_hints
 
 from edge_runtime.bundle import limits
 from edge_runtime.bundle.errors import UnsupportedFormat
+from edge_runtime.bundle.grammars import (
+    AXIS_NAME,
+    CRITICAL,
+    ENGINE_VERSION,
+    OPERATOR,
+    PACKAGE,
+    SHA256,
+    TENSOR_NAME,
+    TIMESTAMP,
+)
+from edge_runtime.bundle.guard_reading import read_guard
 from edge_runtime.bundle.manifest import (
     FORMAT_VERSION,
     Artifact,
@@ -22,23 +33,38 @@ from edge_runtime.bundle.manifest import (
     FileRef,
     Golden,
     Hybrid,
+    KeptFloat,
     Lineage,
     Manifest,
     Measurement,
+    Metric,
     Precision,
     Preprocessing,
     Reduction,
     Reference,
     Requirements,
+    Score,
     Segment,
     Target,
+    Task,
     TensorSpec,
 )
 from edge_runtime.bundle.names import MAX_RELEASE, check_file, check_model
 from edge_runtime.bundle.semantics import check_manifest, check_unique
 from edge_runtime.bundle.strict_json import MAX_INTEGER, Node, parse
 
-__all__ = ["DTYPES", "check_format", "file_ref", "key_paths", "read_manifest", "sha256", "timestamp"]
+__all__ = [
+    "DTYPES",
+    "METRICS",
+    "SCORES",
+    "TASKS",
+    "check_format",
+    "file_ref",
+    "key_paths",
+    "read_manifest",
+    "sha256",
+    "timestamp",
+]
 
 T = TypeVar("T")
 
@@ -46,15 +72,9 @@ DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
 TARGETS = cast("tuple[Target, ...]", get_args(Target))
 PRECISIONS = cast("tuple[Precision, ...]", get_args(Precision))
 REDUCTIONS = cast("tuple[Reduction, ...]", get_args(Reduction))
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
-TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-TENSOR_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
-AXIS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
-OPERATOR = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
-ENGINE_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
-CRITICAL = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}")
-PACKAGE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SCORES = cast("tuple[Score, ...]", get_args(Score))
+METRICS = cast("tuple[Metric, ...]", get_args(Metric))
+TASKS = cast("tuple[Task, ...]", get_args(Task))
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -84,6 +104,9 @@ def read_manifest(data: bytes) -> Manifest:
         lineage=_lineage(node.get("lineage")),
         segments=_list(node.get("segments"), limits.MAX_SEGMENTS, _segment),
         card=node.get("card").optional(file_ref),
+        task=node.get("task").optional(lambda n: cast("Task", n.choice(TASKS))),
+        edge_cases=_list(node.get("edge_cases"), limits.MAX_SEGMENTS, _segment),
+        guard=node.get("guard").optional(read_guard),
     )
     check_manifest(manifest)
     return manifest
@@ -208,31 +231,39 @@ def _artifact(node: Node) -> Artifact:
         confidence=node.get("confidence").optional(_confidence),
         reference=node.get("reference").optional(_reference),
         golden=_golden(node.get("golden")),
+        kept_float=_list(node.get("kept_float"), limits.MAX_KEPT_FLOAT, _kept_float),
     )
+
+
+def _kept_float(node: Node) -> KeptFloat:
+    return KeptFloat(unit=node.get("unit").text(1, 256), reason=node.get("reason").text(1, 512))
 
 
 def _measurement(node: Node) -> Measurement:
     return Measurement(
-        accuracy=node.get("accuracy").optional(_share),
+        accuracy=node.get("accuracy").optional(_metric_value),
         rows=node.get("rows").integer(0, MAX_INTEGER),
         latency_p50_us=node.get("latency_p50_us").optional(lambda n: n.number(0)),
         machine=node.get("machine").text(1, 256),
         evaluated_with=node.get("evaluated_with").text(1, 256),
+        metric=node.get("metric").optional(lambda n: cast("Metric", n.choice(METRICS))),
+        source_accuracy=node.get("source_accuracy").optional(_metric_value),
+        decision_agreement=node.get("decision_agreement").optional(_share),
+        max_abs_error=node.get("max_abs_error").optional(lambda n: n.number(0)),
+        latency_aa_ratio=node.get("latency_aa_ratio").optional(lambda n: n.number(0)),
     )
 
 
 def _confidence(node: Node) -> Confidence:
-    temperature = node.get("temperature")
-    value = temperature.number(0, limits.MAX_TEMPERATURE)
-    if value == 0:
-        raise temperature.fail("must be above 0")
-    node.get("score").choice(("msp",))
     return Confidence(
-        score="msp",
-        temperature=value,
+        score=cast("Score", node.get("score").choice(SCORES)),
+        temperature=node.get("temperature").positive(limits.MAX_TEMPERATURE),
         threshold=_share(node.get("threshold")),
         target_risk=node.get("target_risk").optional(_share),
         calibration_sha256=sha256(node.get("calibration_sha256")),
+        delta=node.get("delta").optional(_share),
+        coverage=node.get("coverage").optional(_share),
+        method=node.get("method").optional(lambda n: n.text(1, 512)),
     )
 
 
@@ -293,6 +324,8 @@ def _lineage(node: Node) -> Lineage:
         consent_purpose=node.get("consent_purpose").optional(lambda n: n.text(1, 1024)),
         seeds=_list(node.get("seeds"), limits.MAX_SEEDS, lambda n: n.integer(0, MAX_INTEGER)),
         packages={} if packages.is_null else dict(_package(k, n) for k, n in packages.members(limits.MAX_PACKAGES)),
+        dvc=node.get("dvc").optional(lambda n: n.text(1, 1024)),
+        trained=node.get("trained").optional(lambda n: n.text(1, 256)),
     )
 
 
@@ -306,9 +339,14 @@ def _segment(node: Node) -> Segment:
     return Segment(
         name=node.get("name").text(1, 128),
         rows=node.get("rows").integer(0, MAX_INTEGER),
-        accuracy=_share(node.get("accuracy")),
+        accuracy=_metric_value(node.get("accuracy")),
     )
 
 
 def _share(node: Node) -> float:
     return node.number(0, 1)
+
+
+def _metric_value(node: Node) -> float:
+    """A share, or R²: of which kind it must be, `semantics` says."""
+    return node.number(high=1)

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edge_runtime.bundle import limits
 from edge_runtime.bundle.errors import ManifestError
-from edge_runtime.bundle.manifest import Artifact, Feature, FileRef, Hybrid, Manifest, Reference, TensorSpec
+from edge_runtime.bundle.guard import Guard, GuardPart
+from edge_runtime.bundle.manifest import (
+    Artifact,
+    Feature,
+    FileRef,
+    Hybrid,
+    Manifest,
+    Measurement,
+    Reference,
+    TensorSpec,
+)
 from edge_runtime.bundle.names import MANIFEST_FILE, POLICY_FILE, RELEASE_FILE
 
 __all__ = ["check_manifest", "check_unique", "class_cells", "manifest_files"]
@@ -28,7 +38,11 @@ def check_manifest(manifest: Manifest) -> None:
     for key, tensors in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
         _check_tensors(tensors, key)
     check_unique(manifest.labels, "labels")
-    check_unique((s.name for s in manifest.segments), "segments", "name")
+    _check_task(manifest)
+    for key, segments in (("segments", manifest.segments), ("edge_cases", manifest.edge_cases)):
+        check_unique((s.name for s in segments), key, "name")
+        for i, segment in enumerate(segments):
+            _check_metric_value(segment.accuracy, manifest.effective_task == "regression", f"{key}[{i}].accuracy")
     check_unique(manifest.requirements.arch, "requirements.arch")
     check_unique(manifest.requirements.os, "requirements.os")
     _check_file_names(manifest)
@@ -42,6 +56,8 @@ def check_manifest(manifest: Manifest) -> None:
         _check_artifact(artifact, manifest, path)
     if manifest.hybrid is not None:
         _check_hybrid(manifest.hybrid, manifest.inputs)
+    if manifest.guard is not None:
+        _check_guard(manifest.guard, manifest.inputs)
 
 
 def check_unique(values: Iterable[object], path: str, member: str = "") -> None:
@@ -86,19 +102,41 @@ def _check_tensors(tensors: Sequence[TensorSpec], key: str) -> None:
             raise ManifestError(f"more than {limits.MAX_TENSOR_ELEMENTS} elements", key_path=path)
 
 
+def _check_task(manifest: Manifest) -> None:
+    if manifest.task == "classification" and not manifest.labels:
+        raise ManifestError("classification needs labels", key_path="task")
+    if manifest.task == "regression" and manifest.labels:
+        raise ManifestError("regression has no labels", key_path="task")
+
+
+def _check_metric_value(value: float | None, r2: bool, path: str) -> None:
+    if value is not None and value < 0 and not r2:
+        raise ManifestError(f"must be from 0 to 1, not {value!r}: only R² may be below 0", key_path=path)
+
+
+def _check_measurement(measured: Measurement, manifest: Manifest, path: str) -> None:
+    r2 = measured.metric == "r2"
+    if r2 and manifest.effective_task != "regression":
+        raise ManifestError("r2 needs the task regression", key_path=f"{path}.metric")
+    _check_metric_value(measured.accuracy, r2, f"{path}.accuracy")
+    _check_metric_value(measured.source_accuracy, r2, f"{path}.source_accuracy")
+
+
 def _check_artifact(artifact: Artifact, manifest: Manifest, path: str) -> None:
     check_unique(artifact.operators, f"{path}.operators")
     check_unique(artifact.float_operators, f"{path}.float_operators")
+    check_unique((kept.unit for kept in artifact.kept_float), f"{path}.kept_float", "unit")
+    _check_measurement(artifact.measured, manifest, f"{path}.measured")
     if artifact.confidence is not None:
         scores = manifest.outputs[0]
         if not manifest.labels:
             raise ManifestError("needs labels: it is a softmax over them", key_path=f"{path}.confidence")
         if not scores.dtype.startswith("float"):
-            raise ManifestError("needs a first output of float logits", key_path=f"{path}.confidence")
+            raise ManifestError("needs a first output of float scores", key_path=f"{path}.confidence")
         axes = _example_axes(scores)
         if math.prod(axis if isinstance(axis, int) else 0 for axis in axes) != len(manifest.labels):
             raise ManifestError(
-                f"needs a first output of one logit a label ({len(manifest.labels)}), not of shape {list(axes)}",
+                f"needs a first output of one score a label ({len(manifest.labels)}), not of shape {list(axes)}",
                 key_path=f"{path}.confidence",
             )
     if artifact.reference is not None:
@@ -166,3 +204,44 @@ def _check_hybrid(hybrid: Hybrid, inputs: Sequence[TensorSpec]) -> None:
                 f"the model's own input {tensor.name!r} has another dtype or shape; callers pass both under one name",
                 key_path=f"hybrid.inputs[{i}]",
             )
+
+
+def _check_guard(guard: Guard, inputs: Sequence[TensorSpec]) -> None:
+    tensors = {tensor.name: tensor for tensor in inputs}
+    total = 0
+    for i, part in enumerate(guard.parts):
+        path = f"guard.parts[{i}]"
+        check_unique(part.reduce, f"{path}.reduce")
+        tensor = tensors.get(part.input)
+        if tensor is None:
+            raise ManifestError(f"{part.input!r} is not one of the inputs", key_path=f"{path}.input")
+        total += _guard_summaries(part, _example_axes(tensor), path)
+    rows = [("center", guard.center), ("scale", guard.scale)]
+    rows += [(f"directions[{i}]", direction) for i, direction in enumerate(guard.directions)]
+    for key, row in rows:
+        if len(row) != total:
+            raise ManifestError(f"the parts make {total} summaries, this has {len(row)}", key_path=f"guard.{key}")
+    if len(guard.variances) != len(guard.directions):
+        raise ManifestError(
+            f"must have one variance a direction, {len(guard.directions)}, not {len(guard.variances)}",
+            key_path="guard.variances",
+        )
+
+
+def _guard_summaries(part: GuardPart, axes: Sequence[int | str], path: str) -> int:
+    """How many summaries a part makes of an example with these axes."""
+    if "value" in part.reduce:
+        if len(part.reduce) > 1 or part.axis is not None:
+            raise ManifestError("'value' stands alone and has no axis", key_path=f"{path}.reduce")
+        sizes = [axis for axis in axes if isinstance(axis, int)]
+        if len(sizes) != len(axes):
+            raise ManifestError(f"'value' needs fixed axes, which {part.input!r} has not", key_path=f"{path}.reduce")
+        return -(-math.prod(sizes) // part.stride)
+    if part.axis is None:
+        return len(part.reduce)
+    if part.axis >= len(axes):
+        raise ManifestError(f"{part.input!r} has {len(axes)} axes", key_path=f"{path}.axis")
+    size = axes[part.axis]
+    if not isinstance(size, int):
+        raise ManifestError(f"axis {part.axis} of {part.input!r} has no fixed size", key_path=f"{path}.axis")
+    return size * len(part.reduce)

@@ -137,6 +137,13 @@ class Node:
             raise self.fail(f"must be from {low:g} to {high:g}, not {value!r}")
         return float(value)
 
+    def positive(self, high: float = math.inf) -> float:
+        """A finite number above 0 and up to ``high``, as a float."""
+        value = self.number(0, high)
+        if value == 0:
+            raise self.fail("must be above 0")
+        return value
+
     def boolean(self) -> bool:
         value = self._present()
         if type(value) is not bool:

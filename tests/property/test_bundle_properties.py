@@ -64,7 +64,12 @@ def contents(bundle: Bundle) -> dict[str, object]:
 def small() -> tuple[bytes, dict[str, object]]:
     """The smallest bundle that still has every kind of entry."""
     manifest = bundles.manifest(
-        preprocessing=bundles.Preprocessing(in_graph="", caller=""), card=None, hybrid=None, segments=()
+        preprocessing=bundles.Preprocessing(in_graph="", caller=""),
+        card=None,
+        hybrid=None,
+        segments=(),
+        edge_cases=(),
+        guard=None,
     )
     files = {name: bundles.FILES[name] for name in ("model-fp32.onnx", "model-fp32.onnx.golden.npz")}
     out = io.BytesIO()

@@ -18,7 +18,10 @@ from edge_runtime.bundle import (
     Feature,
     FileRef,
     Golden,
+    Guard,
+    GuardPart,
     Hybrid,
+    KeptFloat,
     Lineage,
     Manifest,
     Measurement,
@@ -66,6 +69,26 @@ def reference(**changes: Any) -> Reference:
     return replace(Reference(features=(feature(),), classes=(0.5, 0.25, 0.25), confidence=(0.05,) * 20), **changes)
 
 
+def guard(**changes: Any) -> Guard:
+    """Three summaries of `WINDOW`."""
+    return replace(
+        Guard(
+            score="mahalanobis",
+            parts=(GuardPart(input="window", reduce=("mean", "std", "roughness"), stride=2),),
+            center=(0.0, 1.0, 0.5),
+            scale=(1.0, 0.25, 0.125),
+            directions=((0.6, 0.8, 0.0),),
+            variances=(2.0,),
+            residual=0.5,
+            threshold=3.0,
+            false_refusal=0.01,
+            rows=500,
+            data_sha256=ZERO,
+        ),
+        **changes,
+    )
+
+
 def artifact(data: bytes = b"a model", golden: bytes = b"golden examples", **changes: Any) -> Artifact:
     return replace(
         Artifact(
@@ -79,13 +102,30 @@ def artifact(data: bytes = b"a model", golden: bytes = b"golden examples", **cha
             minimum_engine_version="1.22",
             peak_memory_bytes=1_000_000,
             measured=Measurement(
-                accuracy=0.9, rows=400, latency_p50_us=51.5, machine="a laptop", evaluated_with="onnxruntime 1.32.0"
+                accuracy=0.9,
+                rows=400,
+                latency_p50_us=51.5,
+                machine="a laptop",
+                evaluated_with="onnxruntime 1.32.0",
+                metric="accuracy",
+                source_accuracy=0.91,
+                decision_agreement=0.98,
+                max_abs_error=0.25,
+                latency_aa_ratio=1.02,
             ),
             confidence=Confidence(
-                score="msp", temperature=1.5, threshold=0.7, target_risk=0.05, calibration_sha256=ZERO
+                score="msp",
+                temperature=1.5,
+                threshold=0.7,
+                target_risk=0.05,
+                calibration_sha256=ZERO,
+                delta=0.1,
+                coverage=0.8,
+                method="fixed-sequence testing",
             ),
             reference=reference(),
             golden=Golden(file="model-fp32.onnx.golden.npz", bytes=len(golden), sha256=sha256(golden), tolerance=0.001),
+            kept_float=(KeptFloat(unit="stem", reason="without it 2.1 points are lost"),),
         ),
         **changes,
     )
@@ -119,9 +159,14 @@ def manifest(**changes: Any) -> Manifest:
                 consent_purpose="research",
                 seeds=(0, 1, 2),
                 packages={"keras": "3.15.1"},
+                dvc="md5 d41d8cd98f00b204e9800998ecf8427e data/train.npz",
+                trained="2026-11-20",
             ),
             segments=(Segment(name="subject 9", rows=500, accuracy=0.85),),
             card=file_ref("card.md", FILES["card.md"]),
+            task="classification",
+            edge_cases=(Segment(name="left-handed", rows=40, accuracy=0.7),),
+            guard=guard(),
         ),
         **changes,
     )

@@ -14,7 +14,10 @@ from edge_runtime.bundle import (
     Feature,
     FileRef,
     Golden,
+    Guard,
+    GuardPart,
     Hybrid,
+    KeptFloat,
     Lineage,
     Manifest,
     Measurement,
@@ -24,8 +27,9 @@ from edge_runtime.bundle import (
     TensorSpec,
     class_cells,
 )
+from edge_runtime.bundle.guard_reading import GUARD_REDUCTIONS
 from edge_runtime.bundle.manifest import Reference
-from edge_runtime.bundle.reading import DTYPES, PRECISIONS, REDUCTIONS, TARGETS
+from edge_runtime.bundle.reading import DTYPES, PRECISIONS, REDUCTIONS, SCORES, TARGETS
 from tests.support.bundles import sha256
 
 MAX_INTEGER = 2**53 - 1
@@ -121,19 +125,28 @@ def references(draw: st.DrawFn, inputs: tuple[TensorSpec, ...], labels: tuple[st
 
 confidences = st.builds(
     Confidence,
-    score=st.just("msp"),
+    score=st.sampled_from(SCORES),
     temperature=st.floats(0, 1000, exclude_min=True),
     threshold=shares,
     target_risk=optional(shares),
     calibration_sha256=digests,
+    delta=optional(shares),
+    coverage=optional(shares),
+    method=optional(text()),
 )
+positive = st.floats(0, allow_nan=False, allow_infinity=False)
 measurements = st.builds(
     Measurement,
     accuracy=optional(shares),
     rows=counts,
-    latency_p50_us=optional(st.floats(0, allow_nan=False, allow_infinity=False)),
+    latency_p50_us=optional(positive),
     machine=text(),
     evaluated_with=text(),
+    metric=st.sampled_from([None, "accuracy"]),
+    source_accuracy=optional(shares),
+    decision_agreement=optional(shares),
+    max_abs_error=optional(positive),
+    latency_aa_ratio=optional(positive),
 )
 lineages = st.builds(
     Lineage,
@@ -145,7 +158,44 @@ lineages = st.builds(
     consent_purpose=optional(text()),
     seeds=st.lists(counts, max_size=3).map(tuple),
     packages=st.dictionaries(st.from_regex(r"[A-Za-z0-9._-]{1,12}", fullmatch=True), text(), max_size=3),
+    dvc=optional(text()),
+    trained=optional(text()),
 )
+kept = texts().flatmap(lambda units: st.tuples(*(st.builds(KeptFloat, unit=st.just(u), reason=text()) for u in units)))
+
+
+@st.composite
+def guards(draw: st.DrawFn, inputs: tuple[TensorSpec, ...]) -> Guard:
+    part = GuardPart(
+        input=draw(st.sampled_from(inputs)).name,
+        reduce=tuple(draw(st.lists(st.sampled_from(GUARD_REDUCTIONS[1:]), min_size=1, unique=True))),
+        stride=draw(st.integers(1, 2**28)),
+    )
+    n, k = len(part.reduce), draw(st.integers(0, 3))
+    above = st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False)
+
+    def row(numbers: st.SearchStrategy[float], count: int) -> tuple[float, ...]:
+        return tuple(draw(st.lists(numbers, min_size=count, max_size=count)))
+
+    return Guard(
+        score="mahalanobis",
+        parts=(part,),
+        center=row(finite, n),
+        scale=row(above, n),
+        directions=tuple(row(finite, n) for _ in range(k)),
+        variances=row(above, k),
+        residual=draw(above),
+        threshold=draw(positive),
+        false_refusal=draw(shares),
+        rows=draw(counts),
+        data_sha256=draw(digests),
+    )
+
+
+def segments() -> st.SearchStrategy[tuple[Segment, ...]]:
+    return texts().flatmap(
+        lambda names: st.tuples(*(st.builds(Segment, name=st.just(n), rows=counts, accuracy=shares) for n in names))
+    )
 
 
 @st.composite
@@ -185,6 +235,7 @@ def releases_with_files(draw: st.DrawFn) -> tuple[Manifest, dict[str, bytes]]:
             confidence=draw(optional(confidences)) if scored else None,
             reference=draw(optional(references(inputs, labels))),
             golden=Golden(**stored(names[2 * i + 1]), tolerance=draw(st.floats(0, 4))),
+            kept_float=draw(kept),
         )
         for i, (target, precision) in enumerate(kinds)
     )
@@ -216,7 +267,10 @@ def releases_with_files(draw: st.DrawFn) -> tuple[Manifest, dict[str, bytes]]:
         if draw(st.booleans())
         else None,
         lineage=draw(lineages),
-        segments=tuple(Segment(name=name, rows=draw(counts), accuracy=draw(shares)) for name in draw(texts())),
+        segments=draw(segments()),
         card=FileRef(**stored(names[-1])) if draw(st.booleans()) else None,
+        task=draw(st.sampled_from([None, "other", "classification" if labels else "regression"])),
+        edge_cases=draw(segments()),
+        guard=draw(optional(guards(inputs))),
     )
     return manifest, files

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edge_runtime.bundle import limits, names
-from edge_runtime.bundle.reading import DTYPES, PRECISIONS, REDUCTIONS, TARGETS
+from edge_runtime.bundle.guard_reading import GUARD_REDUCTIONS, GUARD_SCORES
+from edge_runtime.bundle.reading import DTYPES, METRICS, PRECISIONS, REDUCTIONS, SCORES, TARGETS, TASKS
 
 ROOT = Path(__file__).parents[4]
 FORMAT = (ROOT / "edge_runtime/bundle/FORMAT.md").read_text(encoding="utf-8")
@@ -157,8 +158,8 @@ def test_the_grammars_of_names_are_those_of_the_code() -> None:
 
 
 def test_the_enumerations_are_those_of_the_code() -> None:
-    for values in (DTYPES, TARGETS, PRECISIONS, REDUCTIONS):
-        assert f"`one of {' '.join(values)}`" in FORMAT
+    for values in (DTYPES, TARGETS, PRECISIONS, REDUCTIONS, SCORES, METRICS, TASKS, GUARD_REDUCTIONS, GUARD_SCORES):
+        assert re.search(rf"one of {' '.join(values)}\??`", FORMAT), values
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -58,20 +58,34 @@ def test_the_written_form_is_canonical() -> None:
 
 def test_optional_keys_may_be_missing() -> None:
     def change(document: dict[str, Any]) -> None:
-        for key in ("critical", "hybrid", "segments", "card"):
+        for key in ("critical", "hybrid", "segments", "card", "task", "edge_cases", "guard"):
             del document[key]
         del document["preprocessing"]["examples"]
-        for key in ("operators", "float_operators", "peak_memory_bytes", "confidence", "reference"):
+        for key in ("operators", "float_operators", "peak_memory_bytes", "confidence", "reference", "kept_float"):
             del document["artifacts"][0][key]
         document["requirements"] = {}
-        for key in ("data_version", "collected", "consent_purpose", "seeds", "packages"):
+        for key in ("data_version", "collected", "consent_purpose", "seeds", "packages", "dvc", "trained"):
             del document["lineage"][key]
+        for key in ("metric", "source_accuracy", "decision_agreement", "max_abs_error", "latency_aa_ratio"):
+            del document["artifacts"][0]["measured"][key]
 
     manifest = accepted(change)
     assert manifest.critical == ()
     assert manifest.requirements.ram_bytes == 0
     assert manifest.artifacts[0].reference is None
     assert manifest.lineage.packages == {}
+    assert (manifest.task, manifest.effective_task, manifest.guard) == (None, "classification", None)
+    assert manifest.artifacts[0].measured.metric is None
+
+
+def test_a_confidence_that_states_no_bound_is_read() -> None:
+    def change(document: dict[str, Any]) -> None:
+        for key in ("target_risk", "delta", "coverage", "method"):
+            del document["artifacts"][0]["confidence"][key]
+
+    confidence = accepted(change).artifacts[0].confidence
+    assert confidence is not None
+    assert (confidence.target_risk, confidence.delta, confidence.method) == (None, None, None)
 
 
 def test_unknown_keys_are_ignored_at_every_depth() -> None:
@@ -130,7 +144,11 @@ def test_every_required_key_is_missed_by_its_path() -> None:
         *(f"artifacts[0].golden.{k}" for k in ("file", "bytes", "sha256", "tolerance")),
         *(f"hybrid.{k}" for k in ("model", "releases", "inputs")),
         *(f"lineage.{k}" for k in ("dataset", "dataset_sha256", "personal_data")),
-        *(f"segments[0].{k}" for k in ("name", "rows", "accuracy")),
+        *(f"{s}[0].{k}" for s in ("segments", "edge_cases") for k in ("name", "rows", "accuracy")),
+        *(f"artifacts[0].kept_float[0].{k}" for k in ("unit", "reason")),
+        *(f"guard.{k}" for k in ("score", "parts", "center", "scale", "directions", "variances", "residual")),
+        *(f"guard.{k}" for k in ("threshold", "false_refusal", "rows", "data_sha256")),
+        *(f"guard.parts[0].{k}" for k in ("input", "reduce")),
     ]:
         error = refusal(lambda d, p=path: bundles.remove(d, p))  # type: ignore[misc]
         assert error.key_path == path
@@ -173,6 +191,34 @@ REFUSED: list[tuple[str, object]] = [
     *(("artifacts[0].measured.accuracy", v) for v in (-0.01, 1.01, "0.9", True)),
     *(("artifacts[0].measured.rows", v) for v in (-1, 0.5, None)),
     *(("artifacts[0].measured.latency_p50_us", v) for v in (-1, "1")),
+    *(("artifacts[0].measured.metric", v) for v in ("f1", "", 1)),
+    ("artifacts[0].measured.metric", "r2"),  # of a classifier
+    *(("artifacts[0].measured.source_accuracy", v) for v in (-0.01, 1.01, "0.9")),
+    *(("artifacts[0].measured.decision_agreement", v) for v in (-0.01, 1.01)),
+    *(("artifacts[0].measured.max_abs_error", v) for v in (-1, "1")),
+    *(("artifacts[0].measured.latency_aa_ratio", v) for v in (-1, True)),
+    *(("artifacts[0].kept_float[0].unit", v) for v in ("", "x" * 257, None)),
+    *(("artifacts[0].kept_float[0].reason", v) for v in ("", "x" * 513, "a\nb")),
+    ("artifacts[0].kept_float", [{"unit": "stem", "reason": "a"}, {"unit": "stem", "reason": "b"}]),
+    *(("artifacts[0].confidence.delta", v) for v in (-0.1, 1.1, "0.1")),
+    *(("artifacts[0].confidence.coverage", v) for v in (-0.1, 1.1)),
+    *(("artifacts[0].confidence.method", v) for v in ("", "x" * 513, 1)),
+    *(("task", v) for v in ("regression", "classify", "", 1)),
+    *(("edge_cases[0].accuracy", v) for v in (1.1, -0.1, None)),
+    *(("guard.score", v) for v in ("knn", "", None)),
+    *(("guard.parts", v) for v in ([], None, [{"input": "window", "reduce": ["mean"]}] * 65)),
+    *(("guard.parts[0].input", v) for v in ("other", "", None)),
+    *(("guard.parts[0].reduce", v) for v in ([], ["median"], ["mean", "mean"], ["mean", "std", "value"], None)),
+    *(("guard.parts[0].axis", v) for v in (-1, 2, 8, 0.0)),
+    *(("guard.parts[0].stride", v) for v in (0, 2**28 + 1, 1.0)),
+    *(("guard.center", v) for v in ([], [0.0] * 2, [0.0] * 65)),
+    *(("guard.scale", v) for v in ([1.0] * 2, [1.0, 0.0, 1.0], [1.0, -1.0, 1.0])),
+    *(("guard.directions", v) for v in ([[1.0]], [[]], [[0.6, 0.8, 0.0]] * 9)),
+    *(("guard.variances", v) for v in ([], [0.0], [-1.0], [1.0, 1.0])),
+    *(("guard.residual", v) for v in (0, -1, None)),
+    *(("guard.threshold", v) for v in (-1, None)),
+    *(("guard.false_refusal", v) for v in (-0.1, 1.1)),
+    ("guard.data_sha256", "0"),
     *(("artifacts[0].confidence.score", v) for v in ("entropy", "", None)),
     *(("artifacts[0].confidence.temperature", v) for v in (0, -1, 1000.5, None, "1", True)),
     *(("artifacts[0].confidence.threshold", v) for v in (-0.1, 1.1, None)),
@@ -239,6 +285,11 @@ ACCEPTED: list[tuple[str, object]] = [
     ("preprocessing.caller", "line\nline"),
     ("requirements.arch", []),
     ("hybrid.inputs[1].range", None),  # a range is what was seen, not what is taken
+    ("artifacts[0].confidence.score", "probability"),
+    ("task", "other"),
+    ("guard.directions[0]", [-1e300, 0, 1e300]),
+    ("guard.scale", [5e-324, 1, 1]),
+    ("guard.parts[0].stride", 2**28),
 ]
 
 
@@ -248,7 +299,7 @@ def test_a_value_at_the_edge_of_the_format_is_read(path: str, value: object) -> 
 
 
 def test_two_inputs_outputs_or_segments_of_one_name_are_refused() -> None:
-    for key in ("inputs", "outputs", "segments"):
+    for key in ("inputs", "outputs", "segments", "edge_cases"):
         error = refusal(lambda d, k=key: d[k].append(d[k][0]))  # type: ignore[misc]
         assert error.key_path == f"{key}[1].name"
 
@@ -282,6 +333,62 @@ def test_edges_must_strictly_ascend() -> None:
         assert "ascend" in str(error)
 
 
+def test_only_regression_has_r2_and_only_r2_is_below_zero() -> None:
+    def change(document: dict[str, Any], task: str | None, metric: str | None) -> None:
+        document.update(labels=[], task=task)
+        document["artifacts"][0].update(confidence=None, reference=None)
+        document["artifacts"][0]["measured"].update(metric=metric, accuracy=-3.5, source_accuracy=-1)
+        document["segments"][0]["accuracy"] = document["edge_cases"][0]["accuracy"] = -2
+
+    manifest = accepted(lambda d: change(d, "regression", "r2"))
+    assert (manifest.artifacts[0].measured.accuracy, manifest.segments[0].accuracy) == (-3.5, -2.0)
+    measured = "artifacts[0].measured"
+    assert refusal(lambda d: change(d, "regression", None)).key_path == f"{measured}.accuracy"
+    assert refusal(lambda d: change(d, "other", "r2")).key_path == "segments[0].accuracy"
+
+    def flat(document: dict[str, Any]) -> None:
+        change(document, "other", "r2")
+        document["segments"] = document["edge_cases"] = []
+
+    assert refusal(flat).key_path == f"{measured}.metric"
+
+
+def test_a_task_agrees_with_the_labels_and_is_known_where_it_is_not_stated() -> None:
+    def unlabelled(document: dict[str, Any]) -> None:
+        document.update(labels=[], task=None)
+        document["artifacts"][0].update(confidence=None, reference=None)
+
+    assert accepted(unlabelled).effective_task == "other"
+    assert accepted(lambda d: (unlabelled(d), d.update(task="regression"))).effective_task == "regression"
+    assert refusal(lambda d: (unlabelled(d), d.update(task="classification"))).key_path == "task"
+    assert accepted(lambda d: d.update(task=None)).effective_task == "classification"
+    assert refusal(lambda d: d.update(task="regression")).key_path == "task"
+
+
+def test_the_summaries_of_a_guard_are_counted() -> None:
+    def change(document: dict[str, Any], n: int, **part: object) -> None:
+        document["guard"].update(
+            parts=[{"input": "window", **part}], center=[0] * n, scale=[1] * n, directions=[], variances=[]
+        )
+
+    accepted(lambda d: change(d, 12, reduce=["min", "max"], axis=1))
+    assert refusal(lambda d: change(d, 11, reduce=["min", "max"], axis=1)).key_path == "guard.center"
+    accepted(lambda d: change(d, 60, reduce=["value"], stride=10))
+    accepted(lambda d: change(d, 9, reduce=["value"], stride=70))  # 600 / 70, rounded up
+    assert refusal(lambda d: change(d, 1, reduce=["value"], axis=1)).key_path == "guard.parts[0].reduce"
+    assert refusal(lambda d: change(d, 1, reduce=["mean"], axis=2)).key_path == "guard.parts[0].axis"
+
+    def dynamic(document: dict[str, Any], n: int, **part: object) -> None:
+        change(document, n, **part)
+        document["inputs"][0]["shape"] = ["batch", "time", 6]
+        document["hybrid"] = None
+
+    accepted(lambda d: dynamic(d, 6, reduce=["mean"], axis=1))
+    accepted(lambda d: dynamic(d, 1, reduce=["mean"]))
+    assert refusal(lambda d: dynamic(d, 1, reduce=["mean"], axis=0)).key_path == "guard.parts[0].axis"
+    assert refusal(lambda d: dynamic(d, 1, reduce=["value"])).key_path == "guard.parts[0].reduce"
+
+
 def test_confidence_needs_one_float_logit_a_label() -> None:
     where = "artifacts[0].confidence"
     assert refusal(lambda d: bundles.put(d, "outputs[0].shape", ["batch", 4])).key_path == where
@@ -292,12 +399,12 @@ def test_confidence_needs_one_float_logit_a_label() -> None:
     for shape in ([3], ["batch", 1, 3]):
         accepted(lambda d, s=shape: bundles.put(d, "outputs[0].shape", s))  # type: ignore[misc]
     assert refusal(lambda d: bundles.put(d, "outputs[0].dtype", "int8")).key_path == where
-    assert refusal(lambda d: d.update(labels=[])).key_path == where
+    assert refusal(lambda d: d.update(labels=[], task=None)).key_path == where
 
 
 def test_a_model_without_labels_has_no_classes_and_no_confidence() -> None:
     def change(document: dict[str, Any]) -> None:
-        document["labels"] = []
+        document.update(labels=[], task=None)
         document["artifacts"][0]["confidence"] = None
         document["artifacts"][0]["reference"].update(classes=[], confidence=[])
 
@@ -355,6 +462,8 @@ def test_lists_are_capped() -> None:
         ("artifacts[0].operators", "Op{}", 1024),
         ("artifacts[0].float_operators", "node {}", 4096),
         ("segments", {"name": "s{}", "rows": 1, "accuracy": 1}, 256),
+        ("edge_cases", {"name": "s{}", "rows": 1, "accuracy": 1}, 256),
+        ("artifacts[0].kept_float", {"unit": "u{}", "reason": "r"}, 1024),
         ("lineage.seeds", 7, 64),
     ):
         text = json.dumps(element)

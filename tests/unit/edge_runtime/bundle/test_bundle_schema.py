@@ -145,6 +145,7 @@ NARROWED = {
     ("manifest", "hybrid.inputs[1].shape[1]"): "the same shape as the model's own input",
     ("manifest", "hybrid.inputs[1].shape[2]"): "as above",
     ("manifest", "artifacts[0].reference.features[0].index"): "size of the last axis",
+    ("manifest", "guard.parts[0].axis"): "axes of the input",
     ("release", "release"): "a delta comes from an earlier release",
     ("release", "ceiling[0].age_s"): "the first age is 0",
     ("release", "ceiling[0].share"): "shares never fall",
