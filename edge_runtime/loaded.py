@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edge_runtime.errors import EngineFailed, InputError
-from edge_runtime.hybrid.deferral import score
+from edge_runtime.hybrid.deferral import score, score_probabilities
 from edge_runtime.hybrid.policy import Mode
 from edge_runtime.inputs import InputCheck
 from edge_runtime.prediction import Reason
@@ -20,14 +20,14 @@ from edge_runtime.telemetry.layout import REFUSED, REFUSED_KINDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_runtime.bundle.manifest import Artifact, Manifest
+    from edge_runtime.bundle.manifest import Artifact, Manifest, Score
     from edge_runtime.hybrid.policy import RoutingPolicy
     from edge_runtime.session import Session
     from edge_runtime.stats import Counters
     from edge_runtime.telemetry.spool import Recorder
     from edge_runtime.update.plan import Arm
 
-__all__ = ["Failure", "Loaded", "Local", "make_loaded", "microseconds_since", "run_local", "run_rows", "score_logits"]
+__all__ = ["Failure", "Loaded", "Local", "make_loaded", "microseconds_since", "run_local", "run_rows", "score_array"]
 
 FEW = 64  # up to so many classes, plain Python is faster than NumPy
 
@@ -51,7 +51,7 @@ class Failure(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """``session`` is None where local inference is switched off. ``threshold`` is None where every finite answer is
-    trusted; ``scored`` says whether confidences are computed."""
+    trusted; ``scored`` says whether confidences are computed, ``kind`` from what."""
 
     release: int
     arm: Arm
@@ -62,6 +62,7 @@ class Loaded:
     labels: tuple[str, ...]
     decides: bool
     scored: bool
+    kind: Score
     temperature: float
     threshold: float | None
     batched: bool
@@ -110,6 +111,7 @@ def make_loaded(
         labels=manifest.labels,
         decides=decides,
         scored=scored,
+        kind="msp" if confidence is None else confidence.score,
         temperature=1.0 if confidence is None else confidence.temperature,
         threshold=None if not scored else own if policy.threshold is None else policy.threshold,
         batched=all(spec.shape[:1] == ("batch",) for spec in manifest.inputs),
@@ -156,8 +158,7 @@ def judge(loaded: Loaded, outputs: dict[str, NDArray[Any]]) -> Local | Failure:
         return Failure(
             Reason.ENGINE_FAILED, f"the local model answered with {logits.size} scores for {len(loaded.labels)} labels"
         )
-    few = logits.ndim == 1 and logits.size <= FEW
-    scored = score(logits.tolist(), loaded.temperature) if few else score_logits(logits, loaded.temperature)
+    scored = score_array(logits, loaded.temperature, loaded.kind)
     if scored is None or (len(given) > 1 and not _finite(given.values())):
         return _NON_FINITE
     winner, confidence = scored
@@ -167,15 +168,27 @@ def judge(loaded: Loaded, outputs: dict[str, NDArray[Any]]) -> Local | Failure:
 _NON_FINITE = Failure(Reason.NON_FINITE_OUTPUT, "the local model answered with NaN or infinity")
 
 
-def score_logits(logits: NDArray[Any], temperature: float) -> tuple[int, float] | None:
-    """`edge_runtime.hybrid.deferral.score` of an array of any shape, in NumPy where there are many classes."""
-    if logits.size <= FEW:
-        return score(logits.reshape(-1).tolist(), temperature)
-    values = logits.reshape(-1).astype(np.float64)
-    largest = values.max()
+_FEW: dict[Score, Callable[[Sequence[float], float], tuple[int, float] | None]] = {
+    "msp": score,
+    "probability": score_probabilities,
+}
+
+
+def score_array(outputs: NDArray[Any], temperature: float, kind: Score = "msp") -> tuple[int, float] | None:
+    """The rule ``kind`` of `edge_runtime.hybrid.deferral` for an array of any shape, in NumPy where there are many
+    classes."""
+    if outputs.size <= FEW:
+        return _FEW[kind]((outputs if outputs.ndim == 1 else outputs.reshape(-1)).tolist(), temperature)
+    values = outputs.reshape(-1).astype(np.float64)
+    winner = int(values.argmax())
+    largest = values[winner]
     if not (np.isfinite(largest) and np.isfinite(values.min())):
         return None
-    return int(values.argmax()), float(1.0 / np.exp((values - largest) / temperature).sum())
+    if kind == "msp":
+        return winner, float(1.0 / np.exp((values - largest) / temperature).sum())
+    if largest <= 0:
+        return winner, 0.0
+    return winner, float(1.0 / ((np.maximum(values, 0.0) / largest) ** (1.0 / temperature)).sum())
 
 
 def _finite(arrays: Any) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -160,6 +160,7 @@ def release(
     threshold: float = 0.0,
     temperature: float = 1.0,
     confidence: bool = True,
+    score: Literal["msp", "probability"] = "msp",
     hybrid: bool = False,
     golden_count: int = 4,
     golden_outputs: np.ndarray | None = None,
@@ -193,7 +194,7 @@ def release(
                     accuracy=None, rows=0, latency_p50_us=None, machine="test", evaluated_with="numpy"
                 ),
                 confidence=Confidence(
-                    score="msp",
+                    score=score,
                     temperature=temperature,
                     threshold=threshold,
                     target_risk=None,

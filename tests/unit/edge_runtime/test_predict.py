@@ -23,7 +23,7 @@ from edge_runtime.errors import (
     WrongInputs,
 )
 from edge_runtime.hybrid.breaker import BreakerPolicy
-from edge_runtime.loaded import score_logits
+from edge_runtime.loaded import score_array
 from tests.support import tiny
 from tests.support.oip_server import OipServer
 
@@ -99,6 +99,26 @@ def test_the_manifests_temperature_softens_the_confidence(opened: Opened) -> Non
     assert plain.confidence is not None
     assert soft.confidence is not None
     assert soft.confidence < plain.confidence
+
+
+def test_a_model_that_ends_in_a_softmax_is_as_sure_as_its_logits_say(opened: Opened) -> None:
+    softmax = [helper.make_node("Softmax", ["product"], ["logits"], axis=1)]
+    examples = tiny.windows(4, 7)
+    logits = tiny.expected(examples)
+    release = tiny.release(
+        onnx_data=tiny.onnx_bytes(operators=softmax),
+        golden_outputs=(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32),
+        score="probability",
+        temperature=1.7,
+    )
+    probable, plain = opened(release), opened(tiny.release(temperature=1.7))
+    for one, same in zip(
+        probable.predict_batch([{"window": x} for x in examples]),
+        plain.predict_batch([{"window": x} for x in examples]),
+        strict=True,
+    ):
+        assert (one.index, one.reason) == (same.index, Reason.CONFIDENT)
+        assert one.confidence == pytest.approx(same.confidence, abs=1e-5)
 
 
 def test_a_model_without_a_confidence_rule_is_trusted_and_says_so(opened: Opened) -> None:
@@ -372,13 +392,30 @@ def test_few_and_many_classes_score_alike(classes: int) -> None:
     logits = np.random.default_rng(classes).normal(0, 4, classes).astype(np.float32)
     scaled = logits.astype(np.float64) / 2.5
     softmax = np.exp(scaled - scaled.max())
-    scored = score_logits(logits, 2.5)
+    scored = score_array(logits, 2.5)
     assert scored is not None
     assert scored[0] == int(logits.argmax())
     assert scored[1] == pytest.approx(float(softmax.max() / softmax.sum()), rel=1e-9)
     for bad in (np.nan, np.inf, -np.inf):
         logits[classes // 2] = bad
-        assert score_logits(logits, 2.5) is None
+        assert score_array(logits, 2.5) is None
+        assert score_array(logits, 2.5, "probability") is None
+
+
+@pytest.mark.parametrize("classes", [1, 2, 64, 65, 1000])
+def test_probabilities_score_as_their_logarithms_for_few_and_many_classes(classes: int) -> None:
+    logits = np.random.default_rng(classes).normal(0, 4, classes)
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    scored, same = score_array(probabilities, 2.5, "probability"), score_array(logits, 2.5)
+    assert scored is not None
+    assert same is not None
+    assert scored == (same[0], pytest.approx(same[1], rel=1e-9))
+    assert score_array(np.zeros(classes), 2.5, "probability") == (0, 0.0)
+    probabilities[probabilities.argmax()] = -0.0
+    probabilities[0] = -1.0  # what is below 0 counts as 0
+    kept = np.maximum(probabilities, 0)
+    assert score_array(probabilities, 1.0, "probability") == score_array(kept, 1.0, "probability") or not kept.any()
 
 
 @pytest.mark.parametrize("axis", [0, 1])

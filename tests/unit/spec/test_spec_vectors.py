@@ -23,7 +23,7 @@ from edge_runtime.bundle import (
     write_manifest,
 )
 from edge_runtime.errors import ReportError
-from edge_runtime.hybrid.deferral import deferred, score
+from edge_runtime.hybrid.deferral import deferred, score, score_probabilities
 from edge_runtime.telemetry.layout import LATENCY_CLOUD, LATENCY_DEVICE, Layout, latency_bin, latency_cell
 from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, decode_report, encode_report
 from edge_runtime.update.plan import Plan, arm, bucket, ceiling_share, evaluate, wanted
@@ -171,9 +171,20 @@ def test_deferral(vector: dict[str, Any]) -> None:
     assert deferred(confidence, vector["threshold"]) is vector["deferred"]
 
 
+@vectors("deferral", "probability_cases")
+def test_deferral_from_probabilities(vector: dict[str, Any]) -> None:
+    scored = score_probabilities(vector["probabilities"], vector["temperature"])
+    assert scored is not None
+    index, confidence = scored
+    assert index == vector["index"]
+    assert confidence == pytest.approx(vector["confidence"], abs=1e-9)
+    assert deferred(confidence, vector["threshold"]) is vector["deferred"]
+
+
 @vectors("deferral", "no_answer")
 def test_logits_that_are_no_answer(vector: dict[str, Any]) -> None:
     assert score([number(logit) for logit in vector["logits"]]) is None
+    assert score_probabilities([number(logit) for logit in vector["logits"]]) is None
 
 
 # Histograms
