@@ -1,1 +1,1 @@
-"""Simulated fleets: many real runtimes on one machine. Profiles of real devices and fault injection come later."""
+"""Simulated fleets: many real runtimes on one machine. `profiles` knows real devices; fault injection comes later."""

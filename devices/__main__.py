@@ -1,4 +1,4 @@
-"""`python -m devices fleet …`: run a simulated fleet against a server."""
+"""`python -m devices fleet …`: run a simulated fleet against a server. `python -m devices profiles`: real devices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from devices.fleet import Fleet, FleetOptions, FleetPeriod
+from devices.profiles.table import show_profiles
 from edge_runtime.errors import EdgeshipError
 
 
@@ -30,7 +31,13 @@ def _parser() -> argparse.ArgumentParser:
     fleet.add_argument("--periods", type=_count, default=5, help="check, answer, report: so many times")
     fleet.add_argument("--requests", type=int, default=30, help="requests a device and period")
     fleet.add_argument("--workers", type=int, default=2, help="processes")
+    fleet.add_argument("--profile", help="a device profile, or a .toml: its arch, os and RAM become the devices' own")
     fleet.add_argument("--json", action="store_true", help="one JSON object a period on standard output")
+    fleet.set_defaults(run=_fleet)
+    profiles = commands.add_parser("profiles", help="the real devices that are known, and where each number is from")
+    profiles.add_argument("names", nargs="*", help="names or .toml files, to see every number with its source")
+    profiles.add_argument("--json", action="store_true", help="one JSON object a device on standard output")
+    profiles.set_defaults(run=lambda options: show_profiles(options.names, as_json=options.json))
     return parser
 
 
@@ -44,33 +51,38 @@ def _count(text: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
-        digest = hashlib.sha256(options.factory.read_bytes()).hexdigest()
-        fleet_options = FleetOptions(
-            server=options.server,
-            root=options.root,
-            model=options.model,
-            channel=options.channel,
-            token=options.token,
-            state=options.state,
-            factory=options.factory,
-            factory_sha256=digest,
-            examples=options.examples,
-            devices=options.devices,
-            requests=options.requests,
-            workers=options.workers,
-        )
-        if not options.json:
-            print(f"{options.devices} devices in {options.state}; those that are there already keep their release")
-        with Fleet(fleet_options) as fleet:
-            for _ in range(options.periods):
-                period = fleet.period()
-                if options.json:
-                    print(json.dumps(dataclasses.asdict(period)), flush=True)
-                else:
-                    _show(period)
+        return options.run(options)
     except (EdgeshipError, OSError) as e:
         print(f"devices: {e}", file=sys.stderr)
         return 1
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    digest = hashlib.sha256(options.factory.read_bytes()).hexdigest()
+    fleet_options = FleetOptions(
+        server=options.server,
+        root=options.root,
+        model=options.model,
+        channel=options.channel,
+        token=options.token,
+        state=options.state,
+        factory=options.factory,
+        factory_sha256=digest,
+        examples=options.examples,
+        devices=options.devices,
+        requests=options.requests,
+        workers=options.workers,
+        profile=options.profile,
+    )
+    if not options.json:
+        print(f"{options.devices} devices in {options.state}; those that are there already keep their release")
+    with Fleet(fleet_options) as fleet:
+        for _ in range(options.periods):
+            period = fleet.period()
+            if options.json:
+                print(json.dumps(dataclasses.asdict(period)), flush=True)
+            else:
+                _show(period)
     if not any(device.reported for device in period.devices):
         print("devices: no report of the last period reached the server", file=sys.stderr)
         return 1

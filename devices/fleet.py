@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from devices.field import load_field
+from devices.profiles import load_profile
 from edge_runtime import Device, EdgeRuntime, Factory, InputError, NoAnswer, RoutingPolicy
 from edge_runtime.bundle import open_bundle
 from edge_runtime.device import Attribute
@@ -37,6 +38,9 @@ class FleetOptions:
 
     ``examples`` is an ``.npz`` of one array an input (first axis: example); each device draws ``requests`` of them a
     period. ``static_default`` is the last link of the fallback chain: output name → nested lists.
+
+    With a ``profile`` (a name or a .toml, see `devices.profiles`) every device says that it has that device's arch, os
+    and RAM, so that plans and requirements see it so. It still computes here: its latencies are this machine's.
     """
 
     server: str
@@ -56,6 +60,7 @@ class FleetOptions:
     commit_after: int = 20
     seed: int = 1
     static_default: dict[str, Any] | None = None
+    profile: str | None = None
 
     def device_ids(self) -> list[str]:
         """The fixed ids of the fleet."""
@@ -107,7 +112,9 @@ class Fleet:
 
     def __enter__(self) -> Self:
         self._check_examples()
-        here = dict(Device.detect(self.options.state / "host").attributes)  # what all of them really run on
+        claimed = self.claimed()
+        # What all of them really run on, and what they say they are.
+        here = {**Device.detect(self.options.state / "host").attributes, **claimed}
         context = multiprocessing.get_context("spawn")  # fork would copy threads of engines that are running
         numbered = list(enumerate(self.options.device_ids(), start=self.options.first))
         for w in range(min(self.options.workers, len(numbered))):
@@ -130,6 +137,18 @@ class Fleet:
                 process.terminate()
             pipe.close()
         self._workers.clear()
+
+    def claimed(self) -> dict[str, Attribute]:
+        """What the devices say they are. Raises `ConfigurationError` where the profile has no engine for the fleet."""
+        if self.options.profile is None:
+            return {}
+        profile = load_profile(self.options.profile)
+        if missing := sorted(set(self.options.engines) - set(profile.targets.value)):
+            raise ConfigurationError(
+                f"The fleet runs {', '.join(self.options.engines)}, but on {profile.title} there is no engine for "
+                f"{', '.join(missing)}" + (f": {profile.targets.note}." if profile.targets.note else ".")
+            )
+        return dict(profile.attributes())
 
     def _check_examples(self) -> None:
         """An array that is no input of the model would make every request of every device a refused one."""
