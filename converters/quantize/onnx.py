@@ -1,146 +1,206 @@
-"""INT8 for ONNX: QDQ around the operators of the recipe, weights by channel."""
+"""ONNX: 8-bit and half-precision models from a float file alone, whichever exporter made it."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.quantize.base import Unit
 from converters.quantize.calibration import RangeCollector
+from converters.quantize.noise import signal_to_noise, some_rows
+from converters.quantize.onnx_graph import RECURRENT, OnnxUnit, find_units, origin, prepare, tensors_around
+from converters.quantize.onnx_inspect import inspect_onnx
+from converters.quantize.onnx_rewrite import MODES, rewrite
 from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
-from converters.targets.onnx import check_onnx, compact
+from converters.targets.onnx import check_onnx, compact, onnx_operators
 
-__all__ = ["inspect_onnx", "quantize_onnx"]
+__all__ = ["OnnxQuantizer", "inspect_onnx", "quantize_onnx"]
 
-WEIGHT_INPUT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
-FUSED = {"Relu", "Clip"}  # behind a quantized operator they become part of its output's range
-# Operators that move values without computing with them.
-MOVES = frozenset(
-    {
-        "Cast", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Shape", "Slice",
-        "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
+ELEMENTS = 1_000_000  # input values of one calibration call; a network's inner tensors are many times larger
+Call = Mapping[str, np.ndarray]
 
 
-def quantize_onnx(model: bytes, calls: list[Mapping[str, np.ndarray]], recipe: Recipe) -> bytes:
-    """A QDQ model. ``calls`` are the inputs of calibration calls (one or more rows each).
+class OnnxQuantizer:
+    """A float ONNX model with its calibration calls, each the inputs of one call (one or more rows).
 
-    Raises `QuantizationRefused` when less than the recipe's share of the weights could be quantized.
+    Weights in branches and loops are quantized by the recipes that need no ranges; static ones leave them in float, as
+    they do recurrent cells, which ONNX Runtime's integer kernels do not cover.
+
+    Raises `UnsupportedOperator`, `UnsupportedModel` and `QuantizationRefused` as `prepare` does.
     """
-    onnx = load_tool("onnx")
-    quantization = load_tool("onnxruntime.quantization")
-    float_model = onnx.load_from_string(model)
-    for index, node in enumerate(float_model.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-    chosen = _chosen(float_model, recipe)
-    ranges = _ranges(float_model, calls).ranges(recipe.range_coverage)
-    overrides = {
-        name: [{"rmin": np.float32(low), "rmax": np.float32(max(high, low + 1e-6))}]
-        for name, (low, high) in ranges.items()
-    }
-    with tempfile.TemporaryDirectory(prefix="edgeship-onnx-") as folder:
-        source, result = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(float_model, source)
-        with quiet("quantizing the ONNX model"):
-            quantization.quantize_static(
-                source,
-                result,
-                _Reader(calls[:1]),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=sorted({node.op_type for node in float_model.graph.node if node.name in chosen}),
-                nodes_to_quantize=sorted(chosen),
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                extra_options={
-                    "TensorQuantOverrides": overrides,
-                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
-                },
+
+    target = "onnx"
+
+    def __init__(self, model: bytes, calls: Sequence[Call]) -> None:
+        self._model = prepare(model)
+        self._found = find_units(self._model)
+        self._calls = calls
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(each.unit for each in self._found)
+
+    def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> bytes:
+        """The model with all units of the recipe's operators quantized but those in ``keep_float``.
+
+        Raises `InvalidRequest` for an unknown unit, `QuantizationRefused` when less than the recipe's share of the
+        weights could be quantized, `CheckFailed` if the result does not load.
+        """
+        unknown = set(keep_float) - {unit.name for unit in self._found}
+        if unknown:
+            raise InvalidRequest(f"no units {', '.join(sorted(unknown))} in this model; `units` lists them")
+        kept = set(keep_float)
+        result = self._rewritten(recipe, [unit for unit in self._chosen(recipe) if unit.name not in kept])
+        result.producer_name, result.producer_version, result.doc_string = "edgeship", "", ""
+        del result.metadata_props[:]
+        compact(result)
+        refuse_low_share(inspect_onnx(result), recipe)
+        if MODES[recipe.precision] == "dynamic" and "MatMulInteger" not in onnx_operators(result):
+            # ConvInteger exists; ONNX Runtime runs it three times slower than float with INT8 weights.
+            raise QuantizationRefused(
+                "no matrix product here is quantized at run time (convolutions and recurrent cells only get INT8 "
+                "weights in ONNX); ask for int8-weights"
             )
-        quantized = onnx.load(result)
-    del quantized.metadata_props[:]
-    quantized.producer_name, quantized.producer_version = "edgeship", ""
-    compact(quantized)
-    refuse_low_share(inspect_onnx(quantized), recipe)
-    data: bytes = quantized.SerializeToString(deterministic=True)
-    check_onnx(onnx.load_from_string(data))
-    return data
+        data: bytes = result.SerializeToString(deterministic=True)
+        check_onnx(load_tool("onnx").load_from_string(data))
+        return data
 
+    def inspect(self, data: bytes) -> Quantized:
+        """What of a file is in INT8. Raises `ConversionFailed` for one that is not ONNX."""
+        with quiet("reading the ONNX model"):
+            model = load_tool("onnx").load_from_string(data)
+        return inspect_onnx(model)
 
-def inspect_onnx(model: Any) -> Quantized:
-    """What of a model is in INT8."""
-    onnx = load_tool("onnx")
-    sizes = {each.name: int(np.prod(each.dims)) for each in model.graph.initializer}
-    int8 = {each.name for each in model.graph.initializer if each.data_type == onnx.TensorProto.INT8}
-    decoded = {
-        node.output[0]: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in sizes
-    }
-    total, quantized, floats = 0, 0, set()
-    for node in model.graph.node:
-        if node.op_type in WEIGHT_INPUT:
-            name = node.input[WEIGHT_INPUT[node.op_type]]
-            stored = decoded.get(name, name)
-            total += sizes.get(stored, 0)
-            if stored in int8:
-                quantized += sizes[stored]
-                continue
-        if node.op_type not in MOVES | {"QuantizeLinear", "DequantizeLinear"}:
-            floats.add(node.op_type)
-    return Quantized(weights=total, quantized=quantized, float_operators=tuple(sorted(floats)))
+    def sensitivities(self, recipe: Recipe) -> dict[str, float]:
+        """dB of the first output when one unit alone is quantized, for each unit that the recipe would quantize.
 
+        Measured on a few calibration rows, spread over all, with the engine's own integer kernels.
+        """
+        calls = self._few_calls
+        expected = self._answers(self._model, calls)
+        return {
+            unit.name: signal_to_noise(expected, self._answers(self._rewritten(recipe, [unit]), calls))
+            for unit in self._chosen(recipe)
+        }
 
-def _chosen(model: Any, recipe: Recipe) -> set[str]:
-    """Names of the nodes with constant weights that the recipe lists, and of the activations right behind them."""
-    constants = {each.name for each in model.graph.initializer}
-    chosen: set[str] = set()
-    outputs: set[str] = set()
-    for node in model.graph.node:
-        weight = WEIGHT_INPUT.get(node.op_type)
-        if node.op_type in recipe.operators["onnx"] and weight is not None and node.input[weight] in constants:
-            chosen.add(node.name)
-            outputs.add(node.output[0])
-        elif node.op_type in FUSED and node.input[0] in outputs:
-            chosen.add(node.name)
-    return chosen
+    def _chosen(self, recipe: Recipe) -> list[OnnxUnit]:
+        units = [unit for unit in self._found if unit.operator in recipe.operators["onnx"]]
+        if MODES[recipe.precision] != "static":
+            return units
+        ranges = self._ranges(recipe)
+        return [
+            unit
+            for unit in units
+            if not unit.nested
+            and unit.operator not in RECURRENT
+            and all(origin(self._producers, name) in ranges for name in tensors_around(self._model, unit))
+        ]
 
+    def _rewritten(self, recipe: Recipe, units: Sequence[OnnxUnit]) -> Any:
+        mode = MODES[recipe.precision]
+        return rewrite(self._model, units, mode, self._ranges(recipe) if mode == "static" else None)
 
-def _ranges(model: Any, calls: list[Mapping[str, np.ndarray]]) -> RangeCollector:
-    """Run the float model with every inner tensor as an output."""
-    onnx = load_tool("onnx")
-    runtime = load_tool("onnxruntime")
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    known = {value.name for value in probe.graph.output}
-    for node in model.graph.node:
-        for name in node.output:
-            if name and name not in known:
-                probe.graph.output.append(onnx.ValueInfoProto(name=name))
-    collector = RangeCollector()
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with quiet("calibrating the ONNX model"):
-        session = runtime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_outputs()]
+    def _ranges(self, recipe: Recipe) -> Mapping[str, tuple[float, float]]:
+        key = (recipe.range_method, recipe.range_coverage)
+        if key not in self._known_ranges:
+            collected = self._collected
+            chosen = collected.least_squares() if recipe.range_method == "mse" else collected.ranges(key[1])
+            # What no quantized operator reads (the logits) keeps its whole range: clipping would only cap confidences.
+            whole = {name: limits for name, limits in collected.ranges(1.0).items() if name not in self._read}
+            self._known_ranges[key] = chosen | whole
+        return self._known_ranges[key]
+
+    @cached_property
+    def _known_ranges(self) -> dict[tuple[str, float], Mapping[str, tuple[float, float]]]:
+        return {}
+
+    @cached_property
+    def _producers(self) -> dict[str, Any]:
+        return {name: node for node in self._model.graph.node for name in node.output}
+
+    @cached_property
+    def _read(self) -> set[str]:
+        """Tensors that units read, or that hold what units read."""
+        around = [tensors_around(self._model, unit) for unit in self._found if not unit.nested]
+        return {origin(self._producers, source) for source, _ in around}
+
+    @cached_property
+    def _collected(self) -> RangeCollector:
+        """Ranges of what the units read and give, from a run of the float model that shows them."""
+        if not self._calls:
+            raise TooLittleData("static int8 needs calibration rows: there are none")
+        onnx = load_tool("onnx")
+        probe = onnx.ModelProto()
+        probe.CopyFrom(self._model)
+        around = {name for unit in self._found if not unit.nested for name in tensors_around(self._model, unit)}
+        watched = {origin(self._producers, name) for name in around}
+        shown = {value.name for value in probe.graph.output}
+        for name in sorted(watched & set(self._producers) - shown):
+            probe.graph.output.append(onnx.ValueInfoProto(name=name))
+        session = _session(probe, optimize=False)
+        names = [each.name for each in session.get_outputs() if each.name in watched]
+        collector = RangeCollector()
+        with quiet("calibrating the ONNX model"):
+            for call in self._pieces(self._calls):
+                for name in watched & set(call):
+                    collector.observe(name, np.atleast_1d(call[name]))
+                for name, value in zip(names, session.run(names, dict(call)) if names else (), strict=True):
+                    collector.observe(name, np.atleast_1d(value))
+        return collector
+
+    @cached_property
+    def _few_calls(self) -> list[Call]:
+        """A few rows, spread over the calibration calls."""
+        calls = self._pieces(self._calls, one_row=True)
+        if not calls:
+            raise TooLittleData("the search for sensitive operators needs calibration rows: there are none")
+        count = some_rows(len(calls), sum(array.size for array in calls[0].values()))
+        return [calls[at] for at in np.unique(np.linspace(0, len(calls) - 1, count).astype(int))]
+
+    def _pieces(self, calls: Sequence[Call], *, one_row: bool = False) -> list[Call]:
+        """The same rows in smaller calls, where the model's first axes are all the same dynamic one."""
+        if not self._is_batched:
+            return list(calls)
+        pieces: list[Call] = []
         for call in calls:
-            for name, value in (*call.items(), *zip(names, session.run(names, dict(call)), strict=True)):
-                collector.observe(name, np.atleast_1d(value))
-    return collector
+            rows = len(next(iter(call.values())))
+            elements = sum(array.size for array in call.values()) // max(rows, 1)
+            step = 1 if one_row else max(1, ELEMENTS // max(elements, 1))
+            pieces += [{n: a[at : at + step] for n, a in call.items()} for at in range(0, rows, step)]
+        return pieces
+
+    @cached_property
+    def _is_batched(self) -> bool:
+        graph = self._model.graph
+        stored = {each.name for each in graph.initializer}
+        first = set()
+        for value in (*(each for each in graph.input if each.name not in stored), *graph.output):
+            dims = value.type.tensor_type.shape.dim
+            first.add(dims[0].dim_param if dims else "")
+        return len(first) == 1 and "" not in first
+
+    def _answers(self, model: Any, calls: Sequence[Call]) -> list[np.ndarray]:
+        session = _session(model)
+        name = session.get_outputs()[0].name
+        return [session.run([name], dict(call))[0] for call in calls]
 
 
-class _Reader:
-    """onnxruntime asks for calibration data even when every range is given."""
+def quantize_onnx(model: bytes, calls: Sequence[Call], recipe: Recipe) -> bytes:
+    """One model by one recipe, without a search."""
+    return OnnxQuantizer(model, calls).quantize(recipe)
 
-    def __init__(self, calls: list[Mapping[str, np.ndarray]]) -> None:
-        self._calls = iter(calls)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        call = next(self._calls, None)
-        return None if call is None else dict(call)
+def _session(model: Any, *, optimize: bool = True) -> Any:
+    runtime = load_tool("onnxruntime")
+    options = runtime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # x86 without VNNI saturates otherwise
+    if not optimize:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with quiet("loading into ONNX Runtime"):
+        return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""INT8 for TFLite with ai-edge-quantizer: the operators of the recipe only, with our own ranges.
+"""TFLite with ai-edge-quantizer: the operators of the recipe only, with our own ranges.
 
 The tool's own calibration keeps a moving average of each row's extremes, which clips; its ranges are therefore not
 used.
@@ -6,121 +6,197 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from converters.quantize.calibration import RangeCollector
+from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.quantize.base import Unit
+from converters.quantize.calibration import Range, RangeCollector
+from converters.quantize.noise import signal_to_noise, some_rows
 from converters.quantize.recipes import Recipe
+from converters.quantize.tflite_compact import compacted
+from converters.quantize.tflite_graph import inspect_tflite, unit_tensors, units_of, unpacked, with_unique_names
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
-from converters.targets.tflite import SIGNATURE, check_tflite
+from converters.targets.tflite import check_tflite, tflite_signature
 
-__all__ = ["inspect_tflite", "quantize_tflite"]
+__all__ = ["TfliteQuantizer", "inspect_tflite", "quantize_tflite"]
 
-WEIGHT_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
-MOVES = frozenset(
-    {
-        "CAST", "CONCATENATION", "EXPAND_DIMS", "GATHER", "PACK", "PAD", "PADV2", "RESHAPE", "SHAPE", "SLICE", "SPLIT",
-        "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
-    }
-)  # fmt: skip
+TOOL_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+Call = Mapping[str, np.ndarray]
 
 
-def quantize_tflite(model: bytes, calls: list[Mapping[str, np.ndarray]], recipe: Recipe) -> bytes:
-    """A model whose chosen operators run on INT8; inputs and outputs stay float. ``calls`` hold one example each.
+class TfliteQuantizer:
+    """A float TFLite model with its calibration calls, each one example under the signature's input names.
 
-    Raises `QuantizationRefused` when less than the recipe's share of the weights could be quantized.
+    Weights inside branches and loops stay float, since the tool leaves those graphs alone. ``output`` names the output
+    that `sensitivities` compares; None: the file's first.
+
+    Raises `QuantizationRefused` for a model that is quantized already.
     """
-    quantizer_module = load_tool("ai_edge_quantizer.quantizer")
-    collector = _ranges(model, calls)
-    # What no quantized operator reads (the logits) keeps its whole range: clipping it would only cap confidences.
-    whole = {name: limits for name, limits in collector.ranges(1.0).items() if name in _last_tensors(model, recipe)}
-    ranges = collector.ranges(recipe.range_coverage) | whole
-    with quiet("ai-edge-quantizer"):
-        quantizer = quantizer_module.Quantizer(bytearray(model))
-        for operator in recipe.operators["tflite"]:
-            quantizer.add_static_config(regex=".*", operation_name=operator, activation_num_bits=8, weight_num_bits=8)
-        statistics = {
-            name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
-            for name, (low, high) in ranges.items()
+
+    target = "tflite"
+
+    def __init__(self, model: bytes, calls: Sequence[Call], *, output: str | None = None) -> None:
+        self._model = with_unique_names(model)
+        self._calls = calls
+        self._output = output
+        objects = unpacked(self._model)
+        if inspect_tflite(model).quantized:
+            raise QuantizationRefused("the TFLite model is quantized already; give the float model")
+        self._units = units_of(objects)
+        self._tensors = unit_tensors(objects)
+        interpreter = _interpreter(self._model)
+        self._signature = tflite_signature(interpreter)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(self._units.values())
+
+    def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> bytes:
+        """The model with all units of the recipe's operators quantized but those in ``keep_float``.
+
+        Raises `InvalidRequest` for an unknown unit, `QuantizationRefused` when less than the recipe's share of the
+        weights could be quantized, `CheckFailed` if the result does not load.
+        """
+        unknown = set(keep_float) - set(self._units)
+        if unknown:
+            raise InvalidRequest(f"no units {', '.join(sorted(unknown))} in this model; `units` lists them")
+        kept = set(keep_float)
+        data = compacted(unpacked(self._with(recipe, [name for name in self._chosen(recipe) if name not in kept])))
+        refuse_low_share(inspect_tflite(data), recipe)
+        check_tflite(data, tuple(self._signature.inputs), tuple(self._signature.outputs))
+        return data
+
+    def inspect(self, data: bytes) -> Quantized:
+        """What of a file is in INT8. Raises `ConversionFailed` for one that is not TFLite."""
+        return inspect_tflite(data)
+
+    def sensitivities(self, recipe: Recipe) -> dict[str, float]:
+        """dB of the first output when one unit alone is quantized, for each unit that the recipe would quantize.
+
+        Measured on a few calibration rows, spread over all, in LiteRT.
+        """
+        if not self._calls:
+            raise TooLittleData("the search for sensitive operators needs calibration rows: there are none")
+        count = some_rows(len(self._calls), sum(array.size for array in self._calls[0].values()))
+        calls = [self._calls[at] for at in np.unique(np.linspace(0, len(self._calls) - 1, count).astype(int))]
+        expected = self._answers(self._model, calls)
+        return {
+            name: signal_to_noise(expected, self._answers(self._with(recipe, [name]), calls))
+            for name in self._chosen(recipe)
         }
-        data = bytes(quantizer.quantize(statistics).quantized_model)
-    refuse_low_share(inspect_tflite(data), recipe)
-    interpreter = load_tool("ai_edge_litert.interpreter")
-    with quiet("reading the TFLite signature"):
-        signature = interpreter.Interpreter(model_content=model).get_signature_list()[SIGNATURE]
-    check_tflite(data, tuple(signature["inputs"]), tuple(signature["outputs"]))
-    return data
+
+    def _chosen(self, recipe: Recipe) -> list[str]:
+        kinds = recipe.operators["tflite"]
+        names = [name for name, unit in self._units.items() if unit.operators[0] in kinds]
+        if recipe.precision != "int8":
+            return names
+        ranges = self._ranges(recipe)
+        return [name for name in names if all(tensor in ranges for tensor in self._tensors[name])]
+
+    def _with(self, recipe: Recipe, names: Iterable[str]) -> bytes:
+        """The model with those units quantized; as it is for none."""
+        names = list(names)
+        if not names:
+            return self._model
+        module = load_tool("ai_edge_quantizer.quantizer")
+        with quiet("ai-edge-quantizer"):
+            quantizer = module.Quantizer(bytearray(self._model))
+            for name in names:
+                kind = self._units[name].operators[0]
+                # Operators are chosen by a pattern for what they give, each name with a semicolon behind it.
+                _configure(quantizer, recipe.precision, f"^{re.escape(name)};$", TOOL_NAMES.get(kind, kind))
+            statistics = self._statistics(recipe) if recipe.precision == "int8" else None
+            return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
+
+    def _statistics(self, recipe: Recipe) -> dict[str, dict[str, np.ndarray]]:
+        return {
+            name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
+            for name, (low, high) in self._ranges(recipe).items()
+        }
+
+    def _ranges(self, recipe: Recipe) -> Mapping[str, Range]:
+        key = (recipe.range_method, recipe.range_coverage)
+        if key not in self._known_ranges:
+            collected = self._collected
+            chosen = collected.least_squares() if recipe.range_method == "mse" else collected.ranges(key[1])
+            # What no quantized operator reads (the logits) keeps its whole range: clipping would only cap confidences.
+            read = {source for source, _ in self._tensors.values()}
+            whole = {name: limits for name, limits in collected.ranges(1.0).items() if name not in read}
+            self._known_ranges[key] = chosen | whole
+        return self._known_ranges[key]
+
+    @cached_property
+    def _known_ranges(self) -> dict[tuple[str, float], Mapping[str, Range]]:
+        return {}
+
+    @cached_property
+    def _collected(self) -> RangeCollector:
+        """Ranges of every tensor, from a run of the float model that keeps them."""
+        if not self._calls:
+            raise TooLittleData("static int8 needs calibration rows: there are none")
+        collector = RangeCollector()
+        with quiet("calibrating the TFLite model"):
+            interpreter = _interpreter(self._model, keep_all=True)
+            produced = {at for operator in interpreter._get_ops_details() for at in operator["outputs"] if at >= 0}
+            names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
+            watched = {index: names[index] for index in (*produced, *self._signature.inputs.values())}
+            for call in self._calls:
+                self._feed(interpreter, call)
+                for index, name in watched.items():
+                    collector.observe(name, interpreter.get_tensor(index)[np.newaxis])
+        return collector
+
+    def _answers(self, model: bytes, calls: Sequence[Call]) -> list[np.ndarray]:
+        with quiet("running the TFLite model"):
+            interpreter = _interpreter(model)
+            index = interpreter.get_output_details()[0]["index"]
+            if self._output is not None:
+                index = tflite_signature(interpreter).outputs[self._output]
+            answers = []
+            for call in calls:
+                self._feed(interpreter, call)
+                answers.append(interpreter.get_tensor(index))
+        return answers
+
+    def _feed(self, interpreter: Any, call: Call) -> None:
+        inputs = tflite_signature(interpreter).inputs
+        for name, value in call.items():
+            interpreter.set_tensor(inputs[name], value)
+        interpreter.invoke()
 
 
-def inspect_tflite(data: bytes) -> Quantized:
-    """What of a model is in INT8."""
-    schema = load_tool("ai_edge_litert.schema_py_generated")
-    kinds, graph, model = _read(data)
-    total, quantized, floats = 0, 0, set()
-    for operator in graph.operators:
-        kind = kinds[operator.opcodeIndex]
-        if kind in WEIGHT_INPUT:
-            weight = graph.tensors[operator.inputs[WEIGHT_INPUT[kind]]]
-            elements = int(np.prod(weight.shape)) if _is_constant(model, weight) else 0
-            total += elements
-            if weight.type == schema.TensorType.INT8 and _type(graph, operator.inputs[0]) == schema.TensorType.INT8:
-                quantized += elements
-                continue
-        output = _type(graph, operator.outputs[0])
-        if kind not in MOVES | {"QUANTIZE", "DEQUANTIZE"} and output == schema.TensorType.FLOAT32:
-            floats.add(kind)
-    return Quantized(weights=total, quantized=quantized, float_operators=tuple(sorted(floats)))
+def quantize_tflite(model: bytes, calls: Sequence[Call], recipe: Recipe) -> bytes:
+    """One model by one recipe, without a search."""
+    return TfliteQuantizer(model, calls).quantize(recipe)
 
 
-def _last_tensors(data: bytes, recipe: Recipe) -> set[str]:
-    """Names of the tensors that no operator of the recipe reads."""
-    kinds, graph, _ = _read(data)
-    chosen = [operator for operator in graph.operators if kinds[operator.opcodeIndex] in recipe.operators["tflite"]]
-    read = {int(index) for operator in chosen for index in operator.inputs}
-    return {tensor.name.decode() for index, tensor in enumerate(graph.tensors) if index not in read}
+def _configure(quantizer: Any, precision: str, pattern: str, kind: str) -> None:
+    if precision == "int8":
+        quantizer.add_static_config(regex=pattern, operation_name=kind, activation_num_bits=8, weight_num_bits=8)
+    elif precision == "int8-dynamic":
+        quantizer.add_dynamic_config(regex=pattern, operation_name=kind, num_bits=8)
+    elif precision == "int8-weights":
+        quantizer.add_weight_only_config(regex=pattern, operation_name=kind, num_bits=8)
+    else:
+        quantizer.add_weight_only_config(regex=pattern, operation_name=kind, num_bits=16, algorithm_key="float_casting")
 
 
-def _read(data: bytes) -> tuple[list[str], Any, Any]:
-    """Operator types by code, the main graph, and the model."""
-    schema = load_tool("ai_edge_litert.schema_py_generated")
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    kinds = [names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
-    return kinds, model.subgraphs[0], model
-
-
-def _is_constant(model: Any, tensor: Any) -> bool:
-    data = model.buffers[tensor.buffer].data
-    return data is not None and len(data) > 0
-
-
-def _type(graph: Any, index: int) -> int:
-    return int(graph.tensors[index].type)
-
-
-def _ranges(model: bytes, calls: list[Mapping[str, np.ndarray]]) -> RangeCollector:
-    """Run the float model, keeping every inner tensor."""
+def _interpreter(model: bytes, *, keep_all: bool = False) -> Any:
     litert = load_tool("ai_edge_litert.interpreter")
-    collector = RangeCollector()
-    with quiet("calibrating the TFLite model"):
+    with quiet("loading the TFLite model"):
         interpreter = litert.Interpreter(
             model_content=model,
             num_threads=1,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=keep_all,
+            experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            if keep_all
+            else litert.OpResolverType.AUTO,
         )
         interpreter.allocate_tensors()
-        inputs = interpreter.get_signature_runner(SIGNATURE).get_input_details()
-        produced = {index for operator in interpreter._get_ops_details() for index in operator["outputs"] if index >= 0}
-        names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-        watched = {index: names[index] for index in (*produced, *(each["index"] for each in inputs.values()))}
-        for call in calls:
-            for name, value in call.items():
-                interpreter.set_tensor(inputs[name]["index"], value)
-            interpreter.invoke()
-            for index, name in watched.items():
-                collector.observe(name, interpreter.get_tensor(index)[np.newaxis])
-    return collector
+    return interpreter

@@ -11,13 +11,22 @@ from typing import Any
 from converters.errors import CheckFailed, ConversionFailed, UnsupportedOperator
 from converters.quiet import load_tool, quiet
 from converters.sources.tfgraph import FrozenGraph
+from converters.targets.onnx_file import DOMAINS, graphs_of, nodes_of, refuse_foreign_domains
 from edge_runtime.bundle import TensorSpec
 
-__all__ = ["DOMAINS", "MINIMUM_ENGINE_VERSION", "OPSET", "check_onnx", "compact", "convert_to_onnx", "onnx_operators"]
+__all__ = [
+    "DOMAINS",
+    "MINIMUM_ENGINE_VERSION",
+    "OPSET",
+    "check_onnx",
+    "compact",
+    "convert_to_onnx",
+    "onnx_operators",
+    "optimized",
+]
 
 OPSET = 17
 MINIMUM_ENGINE_VERSION = "1.17.0"  # int8 kernels behind QDQ for every operator that the recipes quantize
-DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 SHELL = {"QuantizeLinear", "DequantizeLinear"}
 
 
@@ -39,7 +48,7 @@ def convert_to_onnx(graph: FrozenGraph, inputs: tuple[TensorSpec, ...], outputs:
     _rename(model, {f"{name}:0": name for name in (*graph.inputs, *graph.outputs)})
     for value, spec in zip((*model.graph.input, *model.graph.output), (*inputs, *outputs), strict=True):
         _set_shape(value, spec)
-    model = _optimized(model)
+    model = optimized(model)
     model.producer_name, model.producer_version, model.doc_string = "edgeship", "", ""
     compact(model)
     data: bytes = model.SerializeToString(deterministic=True)
@@ -51,9 +60,10 @@ def check_onnx(model: Any) -> None:
     """onnx.checker with full shape inference, operator domains, and a load into ONNX Runtime. Raises `CheckFailed`."""
     onnx = load_tool("onnx")
     runtime = load_tool("onnxruntime")
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in DOMAINS})
-    if foreign:
-        raise CheckFailed(f"the ONNX model uses operators outside the standard domains: {', '.join(foreign)}")
+    try:
+        refuse_foreign_domains(model)
+    except UnsupportedOperator as error:
+        raise CheckFailed(f"the ONNX model is outside the standard domains: {error}") from error
     try:
         with quiet("checking the ONNX model"):
             onnx.checker.check_model(model, full_check=True)
@@ -63,8 +73,8 @@ def check_onnx(model: Any) -> None:
 
 
 def onnx_operators(model: Any) -> tuple[str, ...]:
-    """Operator types in the graph, sorted, each once."""
-    return tuple(sorted({node.op_type for node in model.graph.node}))
+    """Operator types in the graph and in its branches and loops, sorted, each once."""
+    return tuple(sorted({node.op_type for node in nodes_of(model.graph)}))
 
 
 def compact(model: Any) -> None:
@@ -73,7 +83,7 @@ def compact(model: Any) -> None:
     In a small quantized model names are a quarter of the file; and tf2onnx numbers its nodes by a counter that runs on
     from one conversion to the next.
     """
-    if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+    if len(list(graphs_of(model.graph))) > 1:
         return  # bodies of loops and branches refer to the outer tensors by name
     kept = {value.name for value in (*model.graph.input, *model.graph.output)}
     used = dict.fromkeys(name for node in model.graph.node for name in node.input)
@@ -106,7 +116,7 @@ def _plain_name(name: str, taken: set[str]) -> str:
 def _refuse_untranslated(model: Any) -> None:
     """tf2onnx logs an operator that it cannot translate, copies it, and reports success."""
     onnx = load_tool("onnx")
-    for node in model.graph.node:
+    for node in nodes_of(model.graph):
         if node.domain in DOMAINS and not onnx.defs.has(node.op_type, node.domain):
             raise UnsupportedOperator(
                 node.op_type,
@@ -115,8 +125,11 @@ def _refuse_untranslated(model: Any) -> None:
             )
 
 
-def _optimized(model: Any) -> Any:
-    """ONNX Runtime's basic fusions (MatMul and Add become Gemm), which use standard operators only."""
+def optimized(model: Any) -> Any:
+    """ONNX Runtime's basic fusions (MatMul and Add become Gemm), folded constants and batch normalizations.
+
+    The result uses standard operators only; where the fusions would bring others, it is the model as given.
+    """
     onnx = load_tool("onnx")
     runtime = load_tool("onnxruntime")
     with tempfile.TemporaryDirectory(prefix="edgeship-onnx-") as folder:
@@ -127,9 +140,9 @@ def _optimized(model: Any) -> Any:
         with quiet("optimizing the ONNX model"):
             runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         result = onnx.load(path)
-    if any(node.domain not in DOMAINS for node in result.graph.node):
+    if any(node.domain not in DOMAINS for node in nodes_of(result.graph)):
         return model
-    used = {node.domain for node in result.graph.node} | {""}
+    used = {node.domain for node in nodes_of(result.graph)} | {""}
     imports = [each for each in result.opset_import if each.domain in used]
     del result.opset_import[:]
     result.opset_import.extend(imports)

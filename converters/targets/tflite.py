@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import CheckFailed, ConversionFailed, UnsupportedModel, UnsupportedOperator
@@ -14,14 +15,46 @@ from edge_runtime.bundle import TensorSpec
 __all__ = [
     "MINIMUM_ENGINE_VERSION",
     "SIGNATURE",
+    "Signature",
     "check_tflite",
     "convert_to_tflite",
+    "operator_names",
     "refuse_dynamic",
     "tflite_operators",
+    "tflite_signature",
 ]
 
 MINIMUM_ENGINE_VERSION = "2.1.0"
 SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """The names by which a model is called, with the tensor that each stands for."""
+
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+
+
+def tflite_signature(interpreter: Any) -> Signature:
+    """The signature ``serving_default`` of an allocated interpreter, or the model's only one; the names of the tensors
+    where it has none. Raises `UnsupportedModel` for several signatures of other names."""
+    signatures = interpreter.get_signature_list()
+    if not signatures:
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        return Signature(
+            inputs={each["name"]: int(each["index"]) for each in inputs},
+            outputs={each["name"]: int(each["index"]) for each in outputs},
+        )
+    if SIGNATURE not in signatures and len(signatures) > 1:
+        raise UnsupportedModel(
+            f"the TFLite model has the signatures {', '.join(sorted(signatures))}; keep one, or name one {SIGNATURE}"
+        )
+    runner = interpreter.get_signature_runner(SIGNATURE if SIGNATURE in signatures else next(iter(signatures)))
+    return Signature(
+        inputs={name: int(each["index"]) for name, each in runner.get_input_details().items()},
+        outputs={name: int(each["index"]) for name, each in runner.get_output_details().items()},
+    )
 
 
 def convert_to_tflite(graph: FrozenGraph, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bytes:
@@ -71,20 +104,31 @@ def check_tflite(data: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...])
         with quiet("loading the TFLite model"):
             interpreter = litert.Interpreter(model_content=data, num_threads=1)
             interpreter.allocate_tensors()
-            signature = interpreter.get_signature_list().get(SIGNATURE)
+            signature = tflite_signature(interpreter)
     except ConversionFailed as error:
         raise CheckFailed(f"the converted TFLite model does not load: {error}") from error
-    if signature is None or set(signature["inputs"]) != set(inputs) or set(signature["outputs"]) != set(outputs):
-        raise CheckFailed(f"the TFLite model's signature {signature} lacks inputs {inputs} or outputs {outputs}")
+    if set(signature.inputs) != set(inputs) or set(signature.outputs) != set(outputs):
+        raise CheckFailed(
+            f"the TFLite model's signature has inputs {', '.join(signature.inputs)} and outputs "
+            f"{', '.join(signature.outputs)}; it lacks inputs {inputs} or outputs {outputs}"
+        )
 
 
 def tflite_operators(data: bytes) -> tuple[str, ...]:
-    """Operator types in the main graph, in order, as the flatbuffer stores them."""
-    schema = load_tool("ai_edge_litert.schema_py_generated")
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    codes = [names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
-    return tuple(codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators)
+    """Operator types in all graphs, in order, as the flatbuffer stores them."""
+    model = load_tool("ai_edge_litert.schema_py_generated").ModelT.InitFromPackedBuf(data, 0)
+    codes = operator_names(model)
+    return tuple(codes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators)
+
+
+def operator_names(model: Any) -> list[str]:
+    """The type behind each operator code of an unpacked model; a custom one under its own name."""
+    builtin = load_tool("ai_edge_litert.schema_py_generated").BuiltinOperator
+    names = {value: name for name, value in vars(builtin).items() if not name.startswith("_")}
+    return [
+        code.customCode.decode() if code.customCode else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in model.operatorCodes
+    ]
 
 
 def _translated(error: ConversionFailed) -> ConversionFailed | UnsupportedOperator:

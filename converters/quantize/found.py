@@ -1,0 +1,68 @@
+"""What the search for a precision found, and everything that it tried on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from converters.quantize.base import Unit
+from converters.quantize.weights import Quantized
+
+__all__ = ["FLOAT", "Found", "Kept", "Outcome", "Tried"]
+
+FLOAT = "fp32"
+Outcome = Literal["holds", "over", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One candidate. ``kept`` are the units left in float. ``recipe`` is None for the float model; ``drop``, ``share``
+    and ``bytes`` are None where the candidate was refused before they were known, for ``reason``."""
+
+    precision: str
+    recipe: str | None
+    kept: tuple[str, ...]
+    drop: float | None
+    share: float | None
+    bytes: int | None
+    outcome: Outcome
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A unit left in float: its ``sensitivity``, dB when it alone is quantized, and the ``drop_without``, measured with
+    it quantized too and the other kept units in float (None where the budget ended before that)."""
+
+    unit: Unit
+    sensitivity: float
+    drop_without: float | None
+
+    @property
+    def reason(self) -> str:
+        """Why it stays float, for the report."""
+        if self.drop_without is None:
+            measured = "not measured without it, since the budget of candidates ended"
+        else:
+            measured = f"quantized too, the drop would be {self.drop_without:.4f}"
+        return f"{self.sensitivity:.1f} dB when quantized alone; {measured}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The model chosen, its precision and ``drop``.
+
+    ``holds`` is false only where not even the float model stays within the limit; ``data`` is that model then, and
+    ``recipe`` is None, as whenever the float model is what was found. ``exhausted`` names the precisions whose search
+    the budget ended early. ``tried`` is every candidate in order.
+    """
+
+    data: bytes
+    precision: str
+    recipe: str | None
+    drop: float
+    holds: bool
+    quantized: Quantized
+    kept: tuple[Kept, ...]
+    exhausted: tuple[str, ...]
+    tried: tuple[Tried, ...]

@@ -1,0 +1,272 @@
+"""Accuracy-aware quantization: the first precision that holds, with the fewest units left in float. Pure.
+
+For each precision, from the one asked for down the ladder: every recipe as it is; where none holds, the units of the
+best one go back to float, the most sensitive first, each step measured, until the model holds; then those that turn out
+not to be needed are quantized again. Sensitivity orders the candidates and decides nothing: leaving a sensitive unit in
+float can make a model worse, since the errors of neighbors may cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from converters.errors import InvalidRequest, QuantizationRefused
+from converters.quantize.base import Quantizer
+from converters.quantize.found import FLOAT, Found, Kept, Outcome, Tried
+from converters.quantize.recipes import Recipe
+from converters.quantize.weights import Quantized
+
+__all__ = ["BUDGET", "INT8_SHARE", "Found", "Kept", "Tried", "search"]
+
+INT8_SHARE = 0.9  # of the weight elements: less is not called int8
+BUDGET = 60  # candidates of one precision that are made and measured
+Evaluate = Callable[[bytes], float]
+Progress = Callable[[str, int, int], None]  # what is done next, candidates done, candidates at most
+
+
+def search(
+    quantizer: Quantizer,
+    model: bytes,
+    evaluate: Evaluate,
+    *,
+    recipes: Sequence[Recipe],
+    limit: float,
+    error: Evaluate | None = None,
+    minimum_share: float = INT8_SHARE,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Found:
+    """The first precision among ``recipes`` whose drop stays within ``limit``; else the float ``model``.
+
+    ``evaluate`` gives a file's drop, of accuracy or of agreement with the source (0.01 is one point), on rows that gave
+    no ranges; what is not a number counts as infinite. Of several recipes that hold, the one with the least ``error``
+    is taken: a finer measure than the drop, which on few rows is a matter of luck (without it: with the least drop);
+    of equal ones, the first. ``recipes`` come in the order in which to try them, as `ladder_from` gives them.
+
+    At most ``budget`` candidates are measured for each precision, its recipes first. Every int8 candidate has at least
+    ``minimum_share`` of its weights in INT8, or what its recipe asks for if that is more.
+
+    Raises `InvalidRequest` for a limit that is not finite, or a budget below the recipes of one precision.
+    """
+    ladder: dict[str, list[Recipe]] = {}
+    for recipe in recipes:
+        ladder.setdefault(recipe.precision, []).append(recipe)
+    if not math.isfinite(limit):
+        raise InvalidRequest(f"the accuracy limit is a number like 0.01, not {limit}")
+    if any(len(group) > budget for group in ladder.values()):
+        raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
+    trials = _Trials(quantizer, evaluate, error or evaluate, limit, minimum_share, budget, progress)
+    exhausted: list[str] = []
+    for precision, group in ladder.items():
+        trials.start()
+        chosen = _search_one(trials, group)
+        if trials.ended:
+            exhausted.append(precision)
+        if chosen is not None:
+            return _found(trials, chosen, tuple(exhausted))
+    return _float(trials, model, tuple(exhausted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    recipe: Recipe
+    kept: frozenset[str]
+    data: bytes
+    drop: float
+    quantized: Quantized
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """With the sensitivities of the kept units, and the drops without each of them, where measured."""
+
+    candidate: _Candidate
+    sensitivities: Mapping[str, float]
+    drops: Mapping[str, float]
+
+
+def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
+    """The best candidate of one precision that holds."""
+    plain = [made for recipe in recipes if (made := trials.make(recipe, frozenset())) is not None]
+    holding = [candidate for candidate in plain if trials.holds(candidate)]
+    if holding:
+        least = holding[0] if len(holding) == 1 else min(holding, key=lambda each: trials.error(each.data))
+        return _Chosen(candidate=least, sensitivities={}, drops={})
+    if (
+        not plain or recipes[0].weight_bits > 8
+    ):  # half-precision floats lose nothing that another choice would give back
+        return None
+    start = min(plain, key=lambda candidate: candidate.drop)
+    sensitivities = trials.quantizer.sensitivities(start.recipe)
+    grown = _grow(trials, start, sensitivities)
+    if not trials.holds(grown):
+        return None
+    pruned, drops = _prune(trials, grown, sensitivities)
+    return _Chosen(candidate=pruned, sensitivities=sensitivities, drops=drops)
+
+
+def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]) -> _Candidate:
+    """Units back to float, the most sensitive first; a step that makes the drop larger is taken back."""
+    now = start
+    for name in sorted(sensitivities, key=lambda each: (sensitivities[each], each)):
+        if trials.holds(now) or trials.ended:
+            break
+        step = trials.make(now.recipe, now.kept | {name})
+        if step is not None and step.drop <= now.drop:
+            now = step
+    return now
+
+
+def _prune(
+    trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]
+) -> tuple[_Candidate, Mapping[str, float]]:
+    """Without the kept units that are not needed, the least sensitive first; and the drops without those that are.
+
+    Starts over after each that goes, so that the result needs every one of its own.
+    """
+    now = start
+    while True:
+        drops: dict[str, float] = {}
+        for name in sorted(now.kept, key=lambda each: (-sensitivities[each], each)):
+            without = trials.make(now.recipe, now.kept - {name})
+            if without is not None and trials.holds(without):
+                now = without
+                break
+            if without is not None:
+                drops[name] = without.drop
+        else:
+            return now, drops
+
+
+def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Found:
+    candidate = chosen.candidate
+    units = {unit.name: unit for unit in trials.quantizer.units}
+    names = sorted(candidate.kept, key=lambda name: (chosen.sensitivities[name], name))
+    return Found(
+        data=candidate.data,
+        precision=candidate.recipe.precision,
+        recipe=candidate.recipe.name,
+        drop=candidate.drop,
+        holds=True,
+        quantized=candidate.quantized,
+        kept=tuple(
+            Kept(unit=units[name], sensitivity=chosen.sensitivities[name], drop_without=chosen.drops.get(name))
+            for name in names
+        ),
+        exhausted=exhausted,
+        tried=tuple(trials.tried),
+    )
+
+
+def _float(trials: _Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
+    """The float model, which is the last resort whatever it measures."""
+    quantized = trials.quantizer.inspect(model)
+    drop = trials.drop(model)
+    holds = trials.record(FLOAT, None, frozenset(), drop=drop, quantized=quantized, size=len(model))
+    return Found(
+        data=model,
+        precision=FLOAT,
+        recipe=None,
+        drop=drop,
+        holds=holds,
+        quantized=quantized,
+        kept=(),
+        exhausted=exhausted,
+        tried=tuple(trials.tried),
+    )
+
+
+class _Trials:
+    """Makes and measures candidates, each once and within the budget, and keeps the record."""
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        evaluate: Evaluate,
+        error: Evaluate,
+        limit: float,
+        minimum_share: float,
+        budget: int,
+        progress: Progress | None,
+    ) -> None:
+        self.quantizer = quantizer
+        self.error = error
+        self.tried: list[Tried] = []
+        self.ended = False
+        self._evaluate = evaluate
+        self._limit = limit
+        self._minimum_share = minimum_share
+        self._budget = budget
+        self._progress = progress
+        self._measured = 0
+        self._made: dict[tuple[str, frozenset[str]], _Candidate | None] = {}
+
+    def start(self) -> None:
+        """A new precision has the whole budget."""
+        self._measured, self.ended = 0, False
+
+    def holds(self, candidate: _Candidate) -> bool:
+        return candidate.drop <= self._limit
+
+    def drop(self, data: bytes) -> float:
+        drop = float(self._evaluate(data))
+        return math.inf if math.isnan(drop) else drop
+
+    def make(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
+        """None where the recipe cannot be followed, too few weights are in INT8, or the budget is spent."""
+        key = (recipe.name, kept)
+        if key not in self._made:
+            if self._measured >= self._budget:
+                self.ended = True
+                return None
+            if self._progress is not None:
+                floats = f", {len(kept)} in float" if kept else ""
+                self._progress(f"{recipe.precision}: {recipe.name}{floats}", self._measured, self._budget)
+            self._made[key] = self._candidate(recipe, kept)
+        return self._made[key]
+
+    def record(
+        self,
+        precision: str,
+        recipe: str | None,
+        kept: frozenset[str],
+        *,
+        drop: float | None = None,
+        quantized: Quantized | None = None,
+        size: int | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Write a candidate down; whether it holds."""
+        outcome: Outcome = "refused" if drop is None else "holds" if drop <= self._limit else "over"
+        self.tried.append(
+            Tried(
+                precision=precision,
+                recipe=recipe,
+                kept=tuple(sorted(kept)),
+                drop=drop,
+                share=None if quantized is None else quantized.share,
+                bytes=size,
+                outcome=outcome,
+                reason=reason,
+            )
+        )
+        return outcome == "holds"
+
+    def _candidate(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
+        try:
+            data = self.quantizer.quantize(recipe, kept)
+        except QuantizationRefused as error:
+            self.record(recipe.precision, recipe.name, kept, reason=str(error))
+            return None
+        quantized = self.quantizer.inspect(data)
+        least = max(recipe.minimum_weight_share, self._minimum_share if recipe.precision == "int8" else 0.0)
+        if quantized.share < least:
+            reason = f"{quantized.share:.1%} of the weights in INT8, less than {least:.0%}"
+            self.record(recipe.precision, recipe.name, kept, quantized=quantized, size=len(data), reason=reason)
+            return None
+        self._measured += 1
+        drop = self.drop(data)
+        self.record(recipe.precision, recipe.name, kept, drop=drop, quantized=quantized, size=len(data))
+        return _Candidate(recipe=recipe, kept=kept, data=data, drop=drop, quantized=quantized)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.errors import InvalidRequest, QuantizationRefused
+from converters.quantize.base import Unit
+from converters.quantize.recipes import Recipe, ladder_from, load_recipe
+from converters.quantize.search import INT8_SHARE, search
+from converters.quantize.weights import Quantized
+
+FLOAT = b"float"
+LADDER = ladder_from("int8")
+
+
+class FakeQuantizer:
+    """Units with a loss each, which add up. A file says which recipe made it and what it keeps in float."""
+
+    target = "onnx"
+
+    def __init__(self, losses: dict[str, float], weights: dict[str, int], refused: Collection[str] = ()) -> None:
+        self.losses, self.weights, self.refused = losses, weights, refused
+        self.float_loss = 0.0
+        self.scale = {"int8": 1.0, "int8-dynamic": 0.5, "int8-weights": 0.1, "fp16": 0.001}
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(Unit(name=n, operators=("Conv",), weights=w) for n, w in self.weights.items())
+
+    def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> bytes:
+        if recipe.precision in self.refused:
+            raise QuantizationRefused(f"no {recipe.precision} here")
+        return json.dumps([recipe.name, recipe.precision, sorted(keep_float)]).encode()
+
+    def inspect(self, data: bytes) -> Quantized:
+        total = sum(self.weights.values())
+        if data == FLOAT:
+            return Quantized(weights=total, quantized=0, float_operators=("Conv",))
+        kept = json.loads(data)[2]
+        return Quantized(
+            weights=total, quantized=total - sum(self.weights[n] for n in kept), float_operators=("Conv",) * bool(kept)
+        )
+
+    def sensitivities(self, recipe: Recipe) -> dict[str, float]:
+        return {name: 40 - loss for name, loss in self.losses.items()}
+
+    def drop(self, data: bytes) -> float:
+        if data == FLOAT:
+            return self.float_loss
+        _, precision, kept = json.loads(data)
+        return self.float_loss + self.scale[precision] * sum(
+            loss for name, loss in self.losses.items() if name not in kept
+        )
+
+
+def equal(losses: dict[str, float]) -> FakeQuantizer:
+    return FakeQuantizer(losses, dict.fromkeys(losses, 10))
+
+
+def twenty(**losses: float) -> FakeQuantizer:
+    """Twenty units of ten weights each; those not named lose nothing. Two of them may stay in float."""
+    return equal({**{f"quiet{i}": 0.0 for i in range(20 - len(losses))}, **losses})
+
+
+def test_a_recipe_that_holds_as_it_is_keeps_nothing_in_float() -> None:
+    fake = twenty(a=0.004)
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
+    assert (found.precision, found.kept, found.holds, found.exhausted) == ("int8", (), True, ())
+    assert found.quantized.share == 1.0
+    assert {each.recipe for each in found.tried} == {r.name for r in LADDER if r.precision == "int8"}
+
+
+def test_only_the_unit_that_costs_too_much_stays_float_and_the_reason_is_measured() -> None:
+    fake = twenty(loud=0.05, soft=0.004)
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
+    (kept,) = found.kept
+    assert kept.unit.name == "loud"
+    assert kept.drop_without == pytest.approx(0.054)
+    assert kept.reason == "40.0 dB when quantized alone; quantized too, the drop would be 0.0540"
+    assert found.drop == pytest.approx(0.004)
+    assert found.quantized.share == pytest.approx(0.95)
+
+
+def test_a_sensitive_unit_that_turns_out_not_to_be_needed_is_quantized_again() -> None:
+    """The ranking says `decoy` first; only `culprit` matters."""
+    fake = twenty(culprit=0.05, decoy=0.001)
+    fake.sensitivities = lambda recipe: {"decoy": 1.0, "culprit": 2.0}  # type: ignore[method-assign]
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
+    assert [each.unit.name for each in found.kept] == ["culprit"]
+
+
+def test_a_step_that_makes_the_model_worse_is_taken_back() -> None:
+    fake = twenty(a=0.02, b=0.015)
+    plain = fake.drop
+
+    def drop(data: bytes) -> float:
+        kept = [] if data == FLOAT else json.loads(data)[2]
+        return plain(data) + (0.1 if "a" in kept else 0.0)
+
+    found = search(fake, FLOAT, drop, recipes=LADDER, limit=0.025)
+    assert [each.unit.name for each in found.kept] == ["b"]
+
+
+def test_int8_never_keeps_more_than_a_tenth_of_the_weights_in_float_and_the_next_precision_is_tried() -> None:
+    fake = FakeQuantizer({"head": 0.05, "rest": 0.0}, {"head": 30, "rest": 70})
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.03)
+    assert found.precision == "int8-dynamic"
+    refused = [each for each in found.tried if each.outcome == "refused"]
+    assert {each.kept for each in refused} >= {("head",)}
+    assert all(each.reason is not None and "70.0%" in each.reason for each in refused if each.kept == ("head",))
+
+
+def test_a_precision_that_the_target_lacks_is_recorded_and_passed_over() -> None:
+    fake = FakeQuantizer({"a": 0.5}, {"a": 100}, refused=("int8-dynamic",))
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.06)
+    assert found.precision == "int8-weights"
+    assert [each.reason for each in found.tried if each.precision == "int8-dynamic"] == ["no int8-dynamic here"]
+
+
+def test_where_nothing_holds_the_float_model_is_returned_and_said_not_to_hold() -> None:
+    fake = twenty(a=0.5)
+    fake.float_loss = 0.2
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.1)
+    assert (found.data, found.precision, found.recipe, found.holds) == (FLOAT, "fp32", None, False)
+    assert [each.precision for each in found.tried][-1] == "fp32"
+    assert {each.precision for each in found.tried} == {r.precision for r in LADDER} | {"fp32"}
+
+
+def test_of_recipes_that_hold_the_one_with_the_least_error_is_taken() -> None:
+    fake = twenty()
+    errors = {recipe.name: float(at) for at, recipe in enumerate(reversed(LADDER))}
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.0, error=lambda data: errors[json.loads(data)[0]])
+    assert found.recipe == [recipe.name for recipe in LADDER if recipe.precision == "int8"][-1]
+
+
+def test_a_drop_that_is_not_a_number_never_holds() -> None:
+    fake = twenty()
+    found = search(
+        fake, FLOAT, lambda data: 0.0 if data == FLOAT else float("nan"), recipes=LADDER, limit=1.0, budget=6
+    )
+    assert (found.precision, found.holds) == ("fp32", True)
+    assert found.exhausted == ("int8",)
+
+
+def test_progress_counts_the_candidates_of_a_precision() -> None:
+    fake = twenty(loud=0.05)
+    said: list[tuple[str, int, int]] = []
+    search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, budget=9, progress=lambda *each: said.append(each))
+    assert [done for _, done, _ in said] == list(range(len(said)))
+    assert all(total == 9 for _, _, total in said)
+    assert said[-1][0].endswith("1 in float")
+
+
+@pytest.mark.parametrize(("limit", "budget"), [(float("nan"), 60), (0.01, 2)])
+def test_a_search_that_cannot_end_well_is_refused(limit: float, budget: int) -> None:
+    fake = twenty()
+    with pytest.raises(InvalidRequest):
+        search(fake, FLOAT, fake.drop, recipes=LADDER, limit=limit, budget=budget)
+
+
+UNITS = st.dictionaries(
+    st.sampled_from("abcdefgh"), st.tuples(st.floats(0, 0.1), st.integers(1, 40)), min_size=1, max_size=8
+)
+
+
+@given(UNITS, st.floats(0, 0.1), st.floats(0, 0.05), st.integers(4, 40))
+def test_what_is_found_holds_or_is_float_and_int8_is_always_nine_tenths_int8(
+    units: dict[str, tuple[float, int]], limit: float, float_loss: float, budget: int
+) -> None:
+    fake = FakeQuantizer({n: loss for n, (loss, _) in units.items()}, {n: weight for n, (_, weight) in units.items()})
+    fake.float_loss = float_loss
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=limit, budget=budget)
+    assert found.drop == fake.drop(found.data)
+    assert found.holds == (found.drop <= limit)
+    assert found.holds or found.precision == "fp32"
+    if found.precision == "int8":
+        assert found.quantized.share >= INT8_SHARE
+    kept = [] if found.data == FLOAT else json.loads(found.data)[2]
+    assert sorted(each.unit.name for each in found.kept) == kept, "nothing stays float unsaid"
+    for each in found.kept:
+        assert each.drop_without is None or each.drop_without > limit, "only what is needed stays float"
+    for precision in {recipe.precision for recipe in LADDER}:
+        measured = [each for each in found.tried if each.precision == precision and each.outcome != "refused"]
+        assert len(measured) <= budget
+    if not found.exhausted:
+        assert all(each.drop_without is not None for each in found.kept)
+
+
+def test_a_recipe_that_asks_for_a_larger_share_gets_it() -> None:
+    strict = replace(load_recipe("static_wi8c_ai8"), minimum_weight_share=0.97)
+    fake = twenty(loud=0.05)
+    found = search(fake, FLOAT, fake.drop, recipes=(strict,), limit=0.01)
+    assert found.precision == "fp32"
