@@ -12,9 +12,11 @@ EdgeshipError
     │   └── TooLittleData         fewer rows than the step needs
     ├── SourceError               the model that was given
     │   ├── ModelUnreadable       no such file, or not one of the format it should have
+    │   ├── PickleRefused         a pickle runs code when loaded, and was not said to be trusted
     │   ├── UnsupportedModel      readable, but of a kind that this version cannot convert
     │   └── UnsupportedOperator   `operator` is the first one outside what the target or evaluator knows
     ├── ConversionFailed          `stage` failed; `tool_output` is what the tool printed
+    │   └── StageFailed           its process crashed, or ran out of memory or time
     ├── CheckFailed               a converted model that does not hold what was promised; it was not kept
     │   └── QuantizationRefused   too few of the weights in INT8 to be called int8
     ├── ToolMissing               a package of the extra `convert` is not installed here
@@ -41,8 +43,10 @@ __all__ = [
     "OutputError",
     "OutputExists",
     "OutputFull",
+    "PickleRefused",
     "QuantizationRefused",
     "SourceError",
+    "StageFailed",
     "TooLittleData",
     "ToolMissing",
     "UnsupportedModel",
@@ -100,6 +104,10 @@ class ModelUnreadable(SourceError):
     """No such file, or not one of the format it should have."""
 
 
+class PickleRefused(SourceError):
+    """A pickle, which runs code when it is loaded, and nobody said that its origin is trusted."""
+
+
 class UnsupportedModel(SourceError):
     """Readable, but of a kind that this version cannot convert."""
 
@@ -122,6 +130,10 @@ class ConversionFailed(ConverterError):
         super().__init__(text)
         self.stage = stage
         self.tool_output = tool_output
+
+
+class StageFailed(ConversionFailed):
+    """The process of a stage crashed, or ran out of memory or time."""
 
 
 class CheckFailed(ConverterError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import numpy as np
 
 from converters.errors import ConversionFailed, ModelUnreadable, UnsupportedModel
 from converters.quiet import load_tool, quiet
-from converters.sources.activation import graph_of
-from converters.sources.base import BATCH, is_batched
-from converters.sources.tfgraph import FrozenGraph, simplify
+from converters.sources.activation import graph_of, last_activation
+from converters.sources.base import BATCH, Kind
+from converters.sources.keras_file import check_keras_file
+from converters.sources.tensors import RawTensor, run_rows, sign
+from converters.sources.tfgraph import FrozenGraph, freeze, static_sizes
 from edge_runtime.bundle import TensorSpec
 
 __all__ = ["KerasSource"]
@@ -24,7 +25,7 @@ CHUNK = 512  # rows that go through the model at once
 
 
 class KerasSource:
-    """A functional or sequential Keras model whose first output holds the logits, not probabilities.
+    """A functional or sequential Keras model.
 
     ``first_axis`` names the models' dynamic first axis. ``batch``, the default, says that its entries are independent
     examples; any other name (``n``) says that one row of data is a whole input, for a model that looks at several
@@ -63,14 +64,17 @@ class KerasSource:
         self.model = model
         self._graph = graph
         self._name = name or str(model.name)
-        self._inputs = tuple(_spec(tensor, _input_name(tensor), first_axis) for tensor in graph.inputs)
-        self._outputs = tuple(
-            _spec(tensor, each, first_axis) for tensor, each in zip(graph.outputs, _output_names(graph), strict=True)
+        self._signature = sign(
+            self._name,
+            [_raw(tensor, _input_name(tensor)) for tensor in graph.inputs],
+            [_raw(tensor, each) for tensor, each in zip(graph.outputs, _output_names(graph), strict=True)],
+            first_axis=first_axis,
         )
-        names = [spec.name for spec in (*self._inputs, *self._outputs)]
-        if len(set(names)) != len(names):
-            raise UnsupportedModel(f"inputs and outputs need different names, not {', '.join(names)}")
         self._function: Any = None
+
+    @property
+    def kind(self) -> Kind:
+        return "keras"
 
     @property
     def name(self) -> str:
@@ -78,30 +82,32 @@ class KerasSource:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
+        return self._signature.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
+        return self._signature.outputs
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether the model was built for a batch of exactly 1."""
+        return self._signature.one_at_a_time
 
     @property
     def parameters(self) -> int:
         return int(self.model.count_params())
+
+    @property
+    def activation(self) -> str | None:
+        last = last_activation(self.model)
+        return last and last[0]
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs for rows of inputs, computed in inference mode."""
         if self._function is None:
             tf = load_tool("tensorflow")
             self._function = tf.function(self._call, reduce_retracing=True, autograph=False)
-        arrays = [np.asarray(inputs[spec.name], dtype=spec.dtype) for spec in self._inputs]
-        rows = len(arrays[0])
-        if is_batched(self._inputs):
-            parts = [self._function(*(a[start : start + CHUNK] for a in arrays)) for start in range(0, rows, CHUNK)]
-            values = [np.concatenate([np.asarray(part[i]) for part in parts]) for i in range(len(self._outputs))]
-        else:
-            parts = [self._function(*(array[row] for array in arrays)) for row in range(rows)]
-            values = [np.stack([np.asarray(part[i]) for part in parts]) for i in range(len(self._outputs))]
-        return {spec.name: value for spec, value in zip(self._outputs, values, strict=True)}
+        return run_rows(lambda call: self._function(*call.values()), self._signature, inputs, chunk=CHUNK)
 
     def frozen(self, *, batch: int | None = None, lower_control_flow: bool = False) -> FrozenGraph:
         """The model as a simplified graph; ``batch`` fixes the first axis, None leaves it dynamic.
@@ -109,17 +115,14 @@ class KerasSource:
         Loops (recurrent layers) stay functions, or become TensorFlow 1 operators with ``lower_control_flow``.
         """
         tf = load_tool("tensorflow")
+        batch = 1 if self.one_at_a_time else batch
         with quiet(f"freezing {self.name}"):
-            from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-            signature = [
-                tf.TensorSpec(_static(spec, batch), spec.dtype, name=f"input_{index}")
-                for index, spec in enumerate(self._inputs)
+            arguments = [
+                tf.TensorSpec(static_sizes(spec, batch), spec.dtype, name=f"input_{index}")
+                for index, spec in enumerate(self.inputs)
             ]
-            traced = tf.function(self._call, input_signature=signature, autograph=False).get_concrete_function()
-            frozen = convert_variables_to_constants_v2(traced, lower_control_flow=lower_control_flow)
-            graph_def, inputs, outputs = self._with_our_names(frozen)
-            return simplify(FrozenGraph(graph_def=graph_def, inputs=inputs, outputs=outputs))
+            traced = tf.function(self._call, input_signature=arguments, autograph=False).get_concrete_function()
+            return freeze(traced, self._signature, lower_control_flow=lower_control_flow)
 
     def _call(self, *tensors: Any) -> list[Any]:
         tf = load_tool("tensorflow")
@@ -128,32 +131,10 @@ class KerasSource:
         # An identity each, so that no output is another's tensor or an input itself.
         return [tf.identity(tensor, name=f"output_{index}") for index, tensor in enumerate(results)]
 
-    def _with_our_names(self, frozen: Any) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
-        """The frozen graph inside a new one whose placeholders and result nodes bear the model's own tensor names."""
-        tf = load_tool("tensorflow")
-        with tf.Graph().as_default() as graph:
-            placeholders = {
-                old.name: tf.compat.v1.placeholder(old.dtype, old.shape, name=spec.name)
-                for old, spec in zip(frozen.inputs, self._inputs, strict=True)
-            }
-            results = tf.graph_util.import_graph_def(
-                frozen.graph.as_graph_def(),
-                input_map=placeholders,
-                return_elements=[tensor.name for tensor in frozen.outputs],
-                name="g",
-            )
-            for tensor, spec in zip(results, self._outputs, strict=True):
-                tf.identity(tensor, name=spec.name)
-            graph_def = graph.as_graph_def()
-        return graph_def, tuple(s.name for s in self._inputs), tuple(s.name for s in self._outputs)
-
 
 def _load(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
     keras = load_tool("keras")
-    if not path.is_file():
-        raise ModelUnreadable(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise ModelUnreadable(f"{path} is not a .keras file; save the model with model.save('name.keras')")
+    check_keras_file(path)
     try:
         with quiet(f"loading {path}"):
             return keras.models.load_model(path, custom_objects=dict(custom_objects or {}), compile=False)
@@ -181,18 +162,6 @@ def _output_names(graph: Any) -> list[str]:
     return [str(name) for name in graph.output_names]
 
 
-def _spec(tensor: Any, name: str, first_axis: str) -> TensorSpec:
-    shape: list[int | str] = []
-    for axis, size in enumerate(tensor.shape):
-        if size is not None:
-            shape.append(int(size))
-        else:
-            shape.append(first_axis if axis == 0 else f"{name}_{axis}")
-    return TensorSpec(name=name, dtype=str(tensor.dtype), shape=tuple(shape))
-
-
-def _static(spec: TensorSpec, batch: int | None) -> list[int | None]:
-    sizes: list[int | None] = [size if isinstance(size, int) else None for size in spec.shape]
-    if batch is not None and sizes and sizes[0] is None:
-        sizes[0] = batch
-    return sizes
+def _raw(tensor: Any, name: str) -> RawTensor:
+    sizes = tuple(None if size is None else int(size) for size in tensor.shape)
+    return RawTensor(name=name, dtype=str(tensor.dtype), sizes=sizes)

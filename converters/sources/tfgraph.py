@@ -15,8 +15,10 @@ from typing import Any
 from converters.quiet import load_tool
 from converters.sources.graph_editor import GraphEditor
 from converters.sources.graph_rules import RULES
+from converters.sources.tensors import Signature
+from edge_runtime.bundle import TensorSpec
 
-__all__ = ["FrozenGraph", "simplify"]
+__all__ = ["FrozenGraph", "freeze", "simplify", "static_sizes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,53 @@ class FrozenGraph:
 
     def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.inputs, self.outputs
+
+
+def freeze(function: Any, signature: Signature, *, lower_control_flow: bool) -> FrozenGraph:
+    """A TensorFlow ConcreteFunction as a simplified graph; its arguments and results are those of ``signature``.
+
+    Loops (recurrent layers) stay functions, or become TensorFlow 1 operators with ``lower_control_flow``.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(
+        function,
+        lower_control_flow=lower_control_flow,
+        aggressive_inlining=True,  # through calls with assertions too, as old layers have them
+    )
+    return simplify(_with_names(frozen, signature))
+
+
+def static_sizes(spec: TensorSpec, batch: int | None) -> list[int | None]:
+    """A spec's shape for TensorFlow: None for dynamic axes, ``batch`` for the first one if it is dynamic."""
+    sizes: list[int | None] = [size if isinstance(size, int) else None for size in spec.shape]
+    if batch is not None and sizes and sizes[0] is None:
+        sizes[0] = batch
+    return sizes
+
+
+def _with_names(frozen: Any, signature: Signature) -> FrozenGraph:
+    """The graph inside a new one whose placeholders and result nodes bear the model's own tensor names."""
+    tf = load_tool("tensorflow")
+    with tf.Graph().as_default() as graph:
+        placeholders = {
+            old.name: tf.compat.v1.placeholder(old.dtype, old.shape, name=spec.name)
+            for old, spec in zip(frozen.inputs, signature.inputs, strict=True)
+        }
+        results = tf.graph_util.import_graph_def(
+            frozen.graph.as_graph_def(),
+            input_map=placeholders,
+            return_elements=[tensor.name for tensor in frozen.outputs],
+            name="g",
+        )
+        for tensor, spec in zip(results, signature.outputs, strict=True):
+            tf.identity(tensor, name=spec.name)
+        graph_def = graph.as_graph_def()
+    return FrozenGraph(
+        graph_def=graph_def,
+        inputs=tuple(spec.name for spec in signature.inputs),
+        outputs=tuple(spec.name for spec in signature.outputs),
+    )
 
 
 def simplify(graph: FrozenGraph) -> FrozenGraph:
