@@ -8,7 +8,7 @@ from typing import Literal
 __all__ = ["Guard", "GuardPart", "GuardReduction", "GuardScore"]
 
 GuardScore = Literal["mahalanobis"]
-GuardReduction = Literal["value", "mean", "std", "min", "max", "roughness"]
+GuardReduction = Literal["value", "mean", "log_std", "min", "max", "roughness"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ def guard(**changes: Any) -> Guard:
     return replace(
         Guard(
             score="mahalanobis",
-            parts=(GuardPart(input="window", reduce=("mean", "std", "roughness"), stride=2),),
+            parts=(GuardPart(input="window", reduce=("mean", "log_std", "roughness"), stride=2),),
             center=(0.0, 1.0, 0.5),
             scale=(1.0, 0.25, 0.125),
             directions=((0.6, 0.8, 0.0),),

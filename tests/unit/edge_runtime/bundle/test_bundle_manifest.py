@@ -208,7 +208,7 @@ REFUSED: list[tuple[str, object]] = [
     *(("guard.score", v) for v in ("knn", "", None)),
     *(("guard.parts", v) for v in ([], None, [{"input": "window", "reduce": ["mean"]}] * 65)),
     *(("guard.parts[0].input", v) for v in ("other", "", None)),
-    *(("guard.parts[0].reduce", v) for v in ([], ["median"], ["mean", "mean"], ["mean", "std", "value"], None)),
+    *(("guard.parts[0].reduce", v) for v in ([], ["median"], ["mean", "mean"], ["mean", "log_std", "value"], None)),
     *(("guard.parts[0].axis", v) for v in (-1, 2, 8, 0.0)),
     *(("guard.parts[0].stride", v) for v in (0, 2**28 + 1, 1.0)),
     *(("guard.center", v) for v in ([], [0.0] * 2, [0.0] * 65)),
