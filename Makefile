@@ -47,8 +47,9 @@ format: setup  ## let ruff rewrite the code
 bench: setup  ## the benchmarks that exist; BENCH=name for one
 	@$(BIN)/python -m bench $(or $(BENCH),all)
 
-bench-setup: setup  ## environments for peers; there are none yet
-	@echo "No bench compares with a peer yet, so there is nothing to set up."
+bench-setup: setup  ## helper environments (PyTorch, onnx2tf) and the real models that benches and test-long use
+	@$(BIN)/python -m converters.environments
+	@$(BIN)/python -m bench.real_models
 
 lock: $(UV)  ## resolve the dependencies again and rewrite the lock files
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

@@ -10,48 +10,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.artifact import ConvertedArtifact
-    from converters.confidence import confidence_of, fit_temperature, threshold_for_deferral
+    from converters.bundling import Bundled
+    from converters.confidence import choose_confidence, confidence_of, fit_temperature, threshold_for_deferral
     from converters.coreml_reference import CoreMLReference
     from converters.data import Dataset, load_dataset
     from converters.distill import DistillReport, Epoch
     from converters.errors import ConverterError
-    from converters.package import Description, Packaged, pack
-    from converters.pipeline import convert
+    from converters.pipeline import Outcome, run
     from converters.quantize.recipes import Recipe, load_recipe, recipe_names
+    from converters.recipe_file import read_recipe
     from converters.reference import FeatureSpec
-    from converters.report import Report, read_report, write_report
+    from converters.report import Report, Row, read_report
+    from converters.request import Description, Request
     from converters.sources.base import Source
     from converters.sources.keras import KerasSource
+    from converters.sources.opening import open_source
+    from converters.stages.choosing import ConfidenceRule
 
 _HOME = {
-    "ConvertedArtifact": "artifact",
+    "Bundled": "bundling",
+    "ConfidenceRule": "stages.choosing",
     "ConverterError": "errors",
     "CoreMLReference": "coreml_reference",
     "Dataset": "data",
-    "Description": "package",
+    "Description": "request",
     "DistillReport": "distill",
     "Epoch": "distill",
     "FeatureSpec": "reference",
     "KerasSource": "sources.keras",
-    "Packaged": "package",
+    "Outcome": "pipeline",
     "Recipe": "quantize.recipes",
     "Report": "report",
+    "Request": "request",
+    "Row": "report",
     "Source": "sources.base",
+    "choose_confidence": "confidence",
     "confidence_of": "confidence",
-    "convert": "pipeline",
     "fit_temperature": "confidence",
     "load_dataset": "data",
     "load_recipe": "quantize.recipes",
-    "pack": "package",
+    "open_source": "sources.opening",
+    "read_recipe": "recipe_file",
     "read_report": "report",
     "recipe_names": "quantize.recipes",
+    "run": "pipeline",
     "threshold_for_deferral": "confidence",
-    "write_report": "report",
 }
 
 __all__ = [
-    "ConvertedArtifact",
+    "Bundled",
+    "ConfidenceRule",
     "ConverterError",
     "CoreMLReference",
     "Dataset",
@@ -60,20 +68,23 @@ __all__ = [
     "Epoch",
     "FeatureSpec",
     "KerasSource",
-    "Packaged",
+    "Outcome",
     "Recipe",
     "Report",
+    "Request",
+    "Row",
     "Source",
+    "choose_confidence",
     "confidence_of",
-    "convert",
     "fit_temperature",
     "load_dataset",
     "load_recipe",
-    "pack",
+    "open_source",
+    "read_recipe",
     "read_report",
     "recipe_names",
+    "run",
     "threshold_for_deferral",
-    "write_report",
 ]
 
 

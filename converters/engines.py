@@ -19,7 +19,7 @@ from converters.sources.base import is_batched
 from converters.targets.tflite import SIGNATURE
 from edge_runtime.bundle import TensorSpec
 
-__all__ = ["DEFAULT", "Engine", "Variant", "open_engine", "variants"]
+__all__ = ["DEFAULT", "Engine", "Variant", "open_engine", "tensor_details", "variants"]
 
 CHUNK = 256  # rows in one call of a batched engine
 Arrays = Mapping[str, np.ndarray]
@@ -86,12 +86,15 @@ class _OnnxEngine:
         self.name = f"onnxruntime {runtime.__version__}, {variant.threads} thread{'s' * (variant.threads > 1)}"
         self._outputs = [spec.name for spec in outputs]
         self._batched = is_batched(inputs)
+        # Many files have their batch fixed to 1, whatever the specs call it.
+        self._step = 1 if any(arg.shape[:1] == [1] for arg in self._session.get_inputs()) else CHUNK
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         rows = len(next(iter(inputs.values())))
         join = np.concatenate if self._batched else np.stack
+        step = self._step
         calls = (
-            [{name: array[start : start + CHUNK] for name, array in inputs.items()} for start in range(0, rows, CHUNK)]
+            [{name: array[start : start + step] for name, array in inputs.items()} for start in range(0, rows, step)]
             if self._batched
             else [{name: array[row] for name, array in inputs.items()} for row in range(rows)]
         )
@@ -118,21 +121,25 @@ class _TfliteEngine:
                 else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
             self._interpreter.allocate_tensors()
-            runner = self._interpreter.get_signature_runner(SIGNATURE)
-        self._inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
-        details = runner.get_output_details()
-        self._outputs = {spec.name: details[spec.name]["index"] for spec in outputs}
+            given, made = tensor_details(self._interpreter)
+        self._inputs = {spec.name: given[spec.name]["index"] for spec in inputs}
+        self._outputs = {spec.name: made[spec.name]["index"] for spec in outputs}
+        self._batched = is_batched(inputs)
         threads = f"{variant.threads} thread{'s' * (variant.threads > 1)}"
         self.name = f"LiteRT {version('ai-edge-litert')}, {threads}"
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         rows = len(next(iter(inputs.values())))
-        parts = [self._one({name: array[row : row + 1] for name, array in inputs.items()}) for row in range(rows)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+        join = np.concatenate if self._batched else np.stack
+        parts = [self._one(self._row(inputs, row)) for row in range(rows)]
+        return {name: join([part[name] for part in parts]) for name in self._outputs}
 
     def caller(self, inputs: Arrays) -> Callable[[], Any]:
-        one = {name: array[:1] for name, array in inputs.items()}
+        one = self._row(inputs, 0)
         return lambda: self._one(one)
+
+    def _row(self, inputs: Arrays, row: int) -> dict[str, np.ndarray]:
+        return {name: array[row : row + 1] if self._batched else array[row] for name, array in inputs.items()}
 
     def _one(self, inputs: Arrays) -> dict[str, np.ndarray]:
         for name, index in self._inputs.items():
@@ -141,15 +148,29 @@ class _TfliteEngine:
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
 
+def tensor_details(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """LiteRT's details of inputs and outputs by name: the signature's names where there is one, else the tensors'."""
+    signatures = interpreter.get_signature_list()
+    if signatures:
+        runner = interpreter.get_signature_runner(SIGNATURE if SIGNATURE in signatures else next(iter(signatures)))
+        return dict(runner.get_input_details()), dict(runner.get_output_details())
+    given, made = interpreter.get_input_details(), interpreter.get_output_details()
+    return {detail["name"]: detail for detail in given}, {detail["name"]: detail for detail in made}
+
+
 class _CoremlEngine:
     def __init__(
         self, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], variant: Variant
     ) -> None:
         self._reference = CoreMLReference(data, round_fp16=variant.optimized)
         self._outputs = [spec.name for spec in outputs]
+        self._batched = is_batched(inputs)
         self.name = f"{CoreMLReference.name} (numpy {np.__version__})"
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        if not self._batched:
+            results = self._reference.run(inputs)
+            return {name: results[name] for name in self._outputs}
         # The program holds a batch of 1, which every row keeps.
         results = self._reference.run({name: array[:, np.newaxis] for name, array in inputs.items()})
         return {name: results[name].reshape(len(results[name]), *results[name].shape[2:]) for name in self._outputs}

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converters.artifact import ConvertedArtifact
 from converters.data import Dataset
 from converters.engines import open_engine, variants
 from converters.errors import CheckFailed
-from converters.parity import decisions
+from converters.task import decisions
 from edge_runtime.bundle import MAX_GOLDEN_TOLERANCE, TensorSpec
 from edge_runtime.golden import write as write_golden
 
 __all__ = ["GoldenFile", "make_golden"]
 
 EXAMPLES = 16
+LEAST_EXAMPLES = 2  # of models with large inputs
+MAX_BYTES = 2 << 20  # of a golden file, so that images do not outweigh the model
 SAFETY = 4.0  # times the largest difference seen between kernels here: other processors have kernels of their own
 FLOOR = 1e-4  # of the largest output: float kernels add in different orders
 
@@ -31,35 +32,43 @@ class GoldenFile:
 
 
 def make_golden(
-    artifact: ConvertedArtifact,
+    target: str,
     data: bytes,
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
     rows: Dataset,
+    *,
+    least: float = 0.0,
 ) -> GoldenFile:
     """Examples with the artifact's own outputs, spread over its decisions and far from their borders.
 
-    The tolerance is the largest difference between kernel variants (threads, fusions, delegates),
-    times 4, and for int8 at least the artifact's mean quantization error; never above the reader's cap. Examples that
-    such a difference could decide otherwise are left out. Raises `CheckFailed` when none is left.
+    The tolerance is the largest difference between kernel variants (threads, fusions, delegates), times 4, and
+    ``least`` or more (for a quantized artifact its mean quantization error); never above the reader's cap. Examples
+    that such a difference could decide otherwise are left out. Raises `CheckFailed` when none is left.
     """
     first = outputs[0].name
-    answers = open_engine(artifact.target, data, inputs, outputs).run(rows.inputs)
-    chosen = _spread_rows(answers[first], EXAMPLES)
+    answers = open_engine(target, data, inputs, outputs).run(rows.inputs)
+    each = sum(array[:1].nbytes for array in (*rows.inputs.values(), *answers.values()))
+    chosen = _spread_rows(answers[first], max(LEAST_EXAMPLES, min(EXAMPLES, MAX_BYTES // max(1, each))))
+    if not len(chosen):
+        raise CheckFailed(f"{target}: no finite answer to any row that could serve as a golden example")
     examples = {name: array[chosen] for name, array in rows.inputs.items()}
     expected = {spec.name: answers[spec.name][chosen] for spec in outputs}
-    others = [open_engine(artifact.target, data, inputs, outputs, variant).run(examples) for variant in variants()]
+    others = [open_engine(target, data, inputs, outputs, variant).run(examples) for variant in variants()]
     spread = max(_difference(expected, other) for other in others)
-    scale = max(float(np.abs(value).max(initial=0.0)) for value in expected.values())
-    floor = max(FLOOR * max(1.0, scale), artifact.mean_abs_error if artifact.precision == "int8" else 0.0)
+    scale = max(float(np.abs(value.astype(np.float64)).max(initial=0.0)) for value in expected.values())
+    floor = max(FLOOR * max(1.0, scale), least)
     tolerance = float(f"{min(max(SAFETY * spread, floor), MAX_GOLDEN_TOLERANCE):.3g}")
     # Both logits may move by the tolerance, in opposite directions.
     safe = _margins(expected[first]) > 2 * tolerance
     safe &= np.logical_and.reduce([decisions(other[first]) == decisions(expected[first]) for other in others])
+    safe &= np.logical_and.reduce(
+        [np.isfinite(value.reshape(len(value), -1)).all(axis=1) for value in expected.values()]
+    )
     if not safe.any():
         raise CheckFailed(
-            f"{artifact.kind}: kernels differ by up to {spread:.3g}, and no evaluation row is decided clearly enough "
-            "to serve as a golden example"
+            f"{target}: kernels differ by up to {spread:.3g}, and no row is decided clearly enough to serve as a "
+            "golden example"
         )
     return GoldenFile(
         data=write_golden(
@@ -90,7 +99,7 @@ def _spread_rows(logits: np.ndarray, count: int) -> np.ndarray:
 
 def _margins(logits: np.ndarray) -> np.ndarray:
     """Largest minus second largest, ``(rows,)``; infinite if there is but one."""
-    flat = np.sort(logits.reshape(len(logits), -1), axis=1)
+    flat = np.sort(logits.reshape(len(logits), -1).astype(np.float64), axis=1)
     margins: np.ndarray = flat[:, -1] - flat[:, -2] if flat.shape[1] > 1 else np.full(len(flat), np.inf)
     return margins
 

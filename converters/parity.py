@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.errors import CheckFailed
 
-__all__ = ["Parity", "compare", "decisions", "refuse_wrong_float"]
+__all__ = ["Parity", "compare", "refuse_wrong_float"]
 
 FLOAT_TOLERANCE = 1e-3  # of the largest output; real conversions are a hundred times closer
 MISMATCH_TOLERANCE = 0.01  # share of elements that may be finite on one side only: logarithms of denormal numbers
@@ -20,8 +20,8 @@ class Parity:
     """Over every element of every output: the largest and the mean absolute difference, in the outputs' units.
 
     Elements that are the same infinity, or NaN, on both sides agree. ``mismatched`` counts those that are finite on one
-    side only, or different infinities; they are left out of the differences. ``agreement`` is the share of rows whose
-    decision (argmax of the first output) is the same. ``scale`` is the largest finite output of the source.
+    side only, or different infinities; they are left out of the differences. ``scale`` is the largest finite output of
+    the source.
     """
 
     rows: int
@@ -29,7 +29,6 @@ class Parity:
     max_abs_error: float
     mean_abs_error: float
     mismatched: int
-    agreement: float
     scale: float
 
 
@@ -41,24 +40,14 @@ def compare(expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]
     both = np.isfinite(left) & np.isfinite(right)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     differences = np.abs(left[both] - right[both])
-    first = next(iter(expected))
-    rows = len(expected[first])
-    agreement = decisions(expected[first]) == decisions(actual[first])
     return Parity(
-        rows=rows,
+        rows=len(next(iter(expected.values()))),
         elements=left.size,
         max_abs_error=float(differences.max(initial=0.0)),
         mean_abs_error=float(differences.mean()) if differences.size else 0.0,
         mismatched=int((~both & ~same).sum()),
-        agreement=float(agreement.mean()) if rows else 1.0,
         scale=float(np.abs(left[np.isfinite(left)]).max(initial=0.0)),
     )
-
-
-def decisions(outputs: np.ndarray) -> np.ndarray:
-    """The class of each row, ``(rows,)``: argmax over everything but the first axis."""
-    result: np.ndarray = outputs.reshape(len(outputs), -1).argmax(axis=1)
-    return result
 
 
 def refuse_wrong_float(what: str, parity: Parity) -> None:

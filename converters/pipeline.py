@@ -1,275 +1,333 @@
-"""From a source to measured artifacts: convert, quantize, check, evaluate. The output folder appears whole or not."""
+"""From a source to a bundle: every stage in its own process, one row of the report for everything that was asked.
+
+The parent of the stages: it loads no engine and no converter, decides what comes next, and writes the output folder,
+whole or not at all.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from converters.artifact import ConvertedArtifact
-from converters.classifier import refuse_no_classes, refuse_probabilities
-from converters.confidence import confidence_of, fit_temperature, threshold_for_deferral
-from converters.data import Dataset, check_dataset
-from converters.engines import Engine, open_engine
-from converters.errors import InvalidRequest
-from converters.evaluate import accuracy, interleaved_p50_us, machine
+from converters.budgets import unfit_targets, within_budgets
+from converters.bundling import Bundled, artifact_name, write_bundle
+from converters.data import Dataset, save_dataset
+from converters.errors import ConverterError, InvalidRequest, OutputError
+from converters.evaluate import machine
+from converters.html_report import HTML_FILE, html_report
+from converters.installed import installed_packages
 from converters.output import written_whole
-from converters.parity import compare, refuse_wrong_float
-from converters.quantize.coreml import inspect_coreml, quantize_coreml
-from converters.quantize.onnx import inspect_onnx, quantize_onnx
-from converters.quantize.recipes import DEFAULT_RECIPE, Recipe, load_recipe
-from converters.quantize.tflite import inspect_tflite, quantize_tflite
-from converters.quantize.weights import Quantized
-from converters.quiet import load_tool
-from converters.report import Report, write_report
-from converters.sources.base import is_batched
-from converters.sources.keras import KerasSource
-from converters.targets import FILE_SUFFIX, PRECISIONS, TARGETS
-from converters.targets import coreml as coreml_target
-from converters.targets import onnx as onnx_target
-from converters.targets import tflite as tflite_target
-from edge_runtime.bundle import check_file
+from converters.reference import default_features
+from converters.report import Report, Row, write_report
+from converters.request import Request, check_request, needs_calibration
+from converters.rows import failed, judged, not_twice, with_float, with_quantized
+from converters.runner import InProcess, Runner, Say, Subprocesses
+from converters.stages import describe, floats, latency, measure, memory, quantize
+from converters.stages.files import make_folders
+from converters.stages.sources import SourceRef, forget, keep
+from converters.warn import warnings_of
+from devices.profiles import load_profile
+from edge_runtime.bundle import Requirements
 
-__all__ = ["Progress", "convert"]
+__all__ = ["EXIT_NONE", "EXIT_OK", "EXIT_SOME", "Outcome", "run"]
 
-MIN_CALIBRATION_ROWS = 32
-MAX_CALIBRATION_ROWS = 512  # evenly spread over what was given; ranges hardly move beyond
-MIN_EVALUATION_ROWS = 10
-CALL_ROWS = 64  # rows of one calibration call
-Progress = Callable[[str, int, int], None]  # what is done next, steps done, steps in all
+EXIT_OK, EXIT_SOME, EXIT_NONE = 0, 3, 4
+MIN_ROWS = {"calibration": 8, "evaluation": 8}
+WORKERS = 2  # conversions at once; each takes a processor and a gigabyte
 
 
-def convert(
-    source: KerasSource,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """``bundle`` is None where no artifact was ok; only the report was written then."""
+
+    report: Report
+    out: Path
+    bundle: Bundled | None
+
+    @property
+    def exit_code(self) -> int:
+        return self.report.exit_code
+
+
+def run(
+    request: Request,
     *,
-    evaluation: Dataset,
-    out: Path | str,
-    calibration: Dataset | None = None,
-    confidence: Dataset | None = None,
-    deferral_share: float = 0.2,
-    targets: Sequence[str] = TARGETS,
-    precisions: Sequence[str] = PRECISIONS,
-    recipe: Recipe | str = DEFAULT_RECIPE,
-    name: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> list[ConvertedArtifact]:
-    """Convert ``source`` to every target × precision and measure each artifact on ``evaluation``.
+    say: Say = lambda text, done, total: None,
+    runner: Runner | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Outcome:
+    """Convert, quantize, measure and bundle what ``request`` asks for, into its folder ``out``.
 
-    ``calibration`` gives the ranges for int8 (at least 32 rows, labels not needed). With ``confidence``, a labelled
-    split apart from both, every artifact gets its own temperature and the threshold that defers ``deferral_share`` of
-    that split. ``out`` appears whole or not at all: files ``<name>-<precision><suffix>`` and ``report.json``.
+    What happens to one target is a row of the report and leaves the others alone. Raised are only errors of the
+    request, the data and the source (`InvalidRequest`, `DataError`, `SourceError`), of the output folder
+    (`OutputError`), and of a source that cannot be loaded; nothing is written then.
 
-    The first output holds one logit for each class. A model with fewer than two classes, or whose last operation is a
-    softmax or sigmoid, is refused: confidences, here and on devices, are a softmax of what the model gives.
-
-    Raises `DataError`, `SourceError`, `ConversionFailed`, `CheckFailed` (a float artifact that differs from its
-    source, or int8 with too few weights in INT8), `OutputError`. Nothing is left behind then.
+    A source that is an object is converted in this process, unless ``runner`` says otherwise; a file in processes of
+    its own.
     """
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    kinds = _kinds(targets, precisions)
-    refuse_no_classes(source)
-    refuse_probabilities(source)
-    classes = _classes(source)
-    evaluation = check_dataset(evaluation, source.inputs, classes=classes, minimum=MIN_EVALUATION_ROWS)
-    if any(precision == "int8" for _, precision in kinds):
-        if calibration is None:
-            raise InvalidRequest("int8 needs calibration data: rows of real inputs that were not used for evaluation")
-        calibration = check_dataset(calibration, source.inputs, classes=classes, minimum=MIN_CALIBRATION_ROWS)
-        calibration = calibration.take(MAX_CALIBRATION_ROWS)
-    if confidence is not None:
-        confidence = check_dataset(
-            confidence, source.inputs, classes=classes, minimum=MIN_EVALUATION_ROWS, labelled=True
-        )
-    if not 0 <= deferral_share <= 1:
-        raise InvalidRequest(f"deferral_share is between 0 and 1, not {deferral_share}")
-    stem = check_file(name or source.name)
-    say = _Steps(progress, len(kinds) * 2 + 2)
-    with written_whole(Path(out), overwrite=overwrite) as folder:
-        say(f"{source.name}: answers of the source")
-        expected = source.predict(evaluation.inputs)
-        refuse_probabilities(source, expected[source.outputs[0].name])
-        builder = _Builder(source, recipe, calibration)
-        drafts: list[tuple[ConvertedArtifact, Engine]] = []
-        for target, precision in kinds:
-            say(f"{target} {precision}: converting")
-            data, quantized, operators = builder.build(target, precision)
-            path = folder / f"{stem}-{precision}{FILE_SUFFIX[target]}"
-            path.write_bytes(data)
-            say(f"{target} {precision}: evaluating on {evaluation.rows} rows")
-            draft, engine = _measured(source, target, precision, data, evaluation, expected, confidence, deferral_share)
-            drafts.append(
-                (
-                    replace(
-                        draft,
-                        path=Path(out) / path.name,
-                        operators=operators,
-                        float_operators=quantized.float_operators if precision == "int8" else (),
-                        weight_share=quantized.share,
-                        recipe=recipe.name if precision == "int8" else None,
-                    ),
-                    engine,
-                )
+    check_request(request)
+    with written_whole(request.out, overwrite=request.overwrite) as folder:
+        work = folder / ".work"
+        make_folders(work)
+        try:
+            runner = runner or (Subprocesses(work) if isinstance(request.source, str | Path) else InProcess())
+            return _Conversion(request, runner, say, work, folder, clock).run()
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+class _Conversion:
+    """One run: its work folder, its stages, and the rows so far."""
+
+    def __init__(
+        self, request: Request, runner: Runner, say: Say, work: Path, folder: Path, clock: Callable[[], datetime]
+    ) -> None:
+        self._request = request
+        self._runner = runner
+        self._work = work
+        self._folder = folder
+        self._clock = clock
+        self._steps = _Steps(say, 2 + len(request.targets) * (1 + 2 * len(request.precisions)))
+        self._isolated = Subprocesses(work)
+        self._measured: dict[str, measure.Result] = {}
+        self._profile = None if request.profile is None else load_profile(request.profile)
+
+    def run(self) -> Outcome:
+        started = time.monotonic()
+        source = self._request.source
+        ref = (
+            SourceRef(
+                where=str(source),
+                name=self._request.name,
+                first_axis=self._request.first_axis,
+                trust_pickle=self._request.trust_pickle,
             )
-        say("latency of all artifacts, in turns")
-        artifacts = _with_latency(drafts, evaluation)
-        write_report(Report.of(source, artifacts), folder)
-        return artifacts
+            if isinstance(source, str | Path)
+            else keep(source)
+        )
+        try:
+            described = self._describe(ref)
+            self._refuse_wrong_labels(described)
+            rows = self._rows(ref, described)
+        finally:
+            forget(ref)
+        rows = self._timed(rows, described)
+        return self._written(rows, described, time.monotonic() - started)
 
+    # -- stages ------------------------------------------------------------------------------------------------------
 
-class _Builder:
-    """Converts one source, freezing it and converting to float once for each target."""
+    def _describe(self, ref: SourceRef) -> describe.Result:
+        request = self._request
+        given = {
+            "evaluation": request.evaluation,
+            "calibration": request.calibration,
+            "confidence": request.confidence,
+            "training": request.training,
+            **{f"edge.{name}": data for name, data in request.edge_cases.items()},
+        }
+        job = describe.Job(
+            source=ref,
+            targets=request.targets,
+            data={split: self._as_file(split, data) for split, data in given.items() if data is not None},
+            minimum=MIN_ROWS if needs_calibration(request) else {"evaluation": MIN_ROWS["evaluation"]},
+            work=str(self._work),
+        )
+        result: describe.Result = self._stage("describe", job, "loading the source and its data")
+        return result
 
-    def __init__(self, source: KerasSource, recipe: Recipe, calibration: Dataset | None) -> None:
-        self._source = source
-        self._recipe = recipe
-        self._calibration = calibration
-        self._floats: dict[str, bytes] = {}
-        self._graphs: dict[str, Any] = {}
+    def _refuse_wrong_labels(self, described: describe.Result) -> None:
+        labels, task = self._request.labels, described.task
+        if labels and len(labels) != task.classes:
+            raise InvalidRequest(f"{len(labels)} labels for {task.classes} classes of a {task.kind} model")
 
-    def build(self, target: str, precision: str) -> tuple[bytes, Quantized, tuple[str, ...]]:
-        """(file, what of it is INT8, operator types)."""
-        if target == "onnx":
-            data = self._float("onnx")
-            if precision == "int8":
-                data = quantize_onnx(data, self._calls(CALL_ROWS), self._recipe)
-            model = load_tool("onnx").load_from_string(data)
-            return data, inspect_onnx(model), onnx_target.onnx_operators(model)
-        if target == "tflite":
-            data = self._float("tflite")
-            if precision == "int8":
-                data = quantize_tflite(data, self._calls(1), self._recipe)
-            return data, inspect_tflite(data), tuple(sorted(set(tflite_target.tflite_operators(data))))
-        if precision == "int8":
-            assert self._calibration is not None
-            rows = {name: array[:, np.newaxis] for name, array in self._calibration.inputs.items()}
-            data = quantize_coreml(self._graph("coreml"), self._source.inputs, rows, self._recipe)
-        else:
-            data = self._float("coreml")
-        reference = coreml_target.check_coreml(data, *self._names())
-        return data, inspect_coreml(reference), coreml_target.coreml_operators(reference)
+    def _as_file(self, split: str, data: Dataset | Path | str) -> str:
+        if not isinstance(data, Dataset):
+            return str(data)
+        path = self._work / f"given-{split}.npz"
+        save_dataset(data, path)
+        return str(path)
 
-    def _float(self, target: str) -> bytes:
-        if target not in self._floats:
-            source = self._source
-            if target == "onnx":
-                data = onnx_target.convert_to_onnx(self._graph("onnx"), source.inputs, source.outputs)
-            elif target == "tflite":
-                tflite_target.refuse_dynamic(target, source.inputs)
-                data = tflite_target.convert_to_tflite(self._graph("tflite"), source.inputs, source.outputs)
-            else:
-                tflite_target.refuse_dynamic(target, source.inputs)
-                data = coreml_target.pack_program(coreml_target.coreml_program(self._graph("coreml"), source.inputs))
-            self._floats[target] = data
-        return self._floats[target]
+    def _rows(self, ref: SourceRef, described: describe.Result) -> list[Row]:
+        """One row for each asked target × precision, in the order they were asked for."""
 
-    def _graph(self, target: str) -> Any:
-        if target not in self._graphs:
-            batch = None if target == "onnx" else 1
-            self._graphs[target] = self._source.frozen(batch=batch, lower_control_flow=target == "tflite")
-        return self._graphs[target]
+        def of_target(target: str) -> list[Row]:
+            return self._target(ref, described, target)
 
-    def _calls(self, rows: int) -> list[Mapping[str, np.ndarray]]:
-        assert self._calibration is not None
-        inputs = self._calibration.inputs
-        if not is_batched(self._source.inputs):
-            return [{name: array[row] for name, array in inputs.items()} for row in range(self._calibration.rows)]
-        starts = range(0, self._calibration.rows, rows)
-        return [{name: array[start : start + rows] for name, array in inputs.items()} for start in starts]
+        workers = 1 if isinstance(self._runner, InProcess) else min(WORKERS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool:
+            return [row for rows in pool.map(of_target, dict.fromkeys(self._request.targets)) for row in rows]
 
-    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return tuple(s.name for s in self._source.inputs), tuple(s.name for s in self._source.outputs)
+    def _target(self, ref: SourceRef, described: describe.Result, target: str) -> list[Row]:
+        precisions = list(dict.fromkeys(self._request.precisions))
+        bare = [Row(target=target, asked=each, precision=each, status="error") for each in precisions]
+        refused = dict(described.refused)
+        if self._profile is not None:
+            refused |= unfit_targets(self._profile, (target,))
+        if target in refused:
+            self._steps.skip(1 + 2 * len(bare))
+            return [replace(row, status="refused", reason=refused[target]) for row in bare]
+        try:
+            job = floats.Job(source=ref, target=target, work=str(self._work))
+            made = self._stage("floats", job, f"converting to {target}")
+        except OutputError:
+            raise
+        except ConverterError as error:
+            self._steps.skip(2 * len(bare))
+            return [failed(row, error) for row in bare]
+        rows: list[Row] = []
+        for row in bare:
+            rows.append(not_twice(self._precision(described, with_float(row, made), made), rows))
+        return rows
 
+    def _precision(self, described: describe.Result, row: Row, made: floats.Result) -> Row:
+        """The row with its artifact quantized, measured and judged."""
+        request, what = self._request, f"{row.target} {row.asked}"
+        job = quantize.Job(
+            target=row.target,
+            precision=row.asked,
+            file=made.file,
+            info=described.info,
+            task=described.task,
+            work=str(self._work),
+            limit=request.max_accuracy_drop,
+            recipe=request.quantization,
+            fallback=request.fallback,
+        )
+        try:
+            row = with_quantized(row, self._stage("quantize", job, f"quantizing {what}"))
+            measured = self._stage("measure", self._measure_job(described, row), f"measuring {what}")
+        except OutputError:
+            raise
+        except ConverterError as error:
+            return failed(row, error)
+        row = judged(row, measured, described.task, request.max_accuracy_drop)
+        self._measured.setdefault(row.kind, measured)
+        return row
 
-def _measured(
-    source: KerasSource,
-    target: str,
-    precision: str,
-    data: bytes,
-    evaluation: Dataset,
-    expected: Mapping[str, np.ndarray],
-    confidence: Dataset | None,
-    deferral_share: float,
-) -> tuple[ConvertedArtifact, Engine]:
-    """An artifact with everything but its path, operators and latency; and its engine."""
-    engine = open_engine(target, data, source.inputs, source.outputs)
-    first = source.outputs[0].name
-    outputs = engine.run(evaluation.inputs)
-    parity = compare(expected, outputs)
-    if precision == "fp32":
-        refuse_wrong_float(f"{target} {precision}", parity)
-    labels = evaluation.labels
-    temperature = threshold = None
-    if confidence is not None and confidence.labels is not None:
-        logits = engine.run(confidence.inputs)[first]
-        logits = logits.reshape(len(logits), -1)
-        temperature = fit_temperature(logits, confidence.labels)
-        threshold = threshold_for_deferral(confidence_of(logits, temperature), deferral_share)
-    artifact = ConvertedArtifact(
-        target=target,
-        precision=precision,
-        path=Path(),
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        operators=(),
-        float_operators=(),
-        weight_share=0.0,
-        recipe=None,
-        minimum_engine_version=_MINIMUM_ENGINE_VERSION[target],
-        accuracy=None if labels is None else accuracy(outputs[first], labels),
-        source_accuracy=None if labels is None else accuracy(expected[first], labels),
-        rows=evaluation.rows,
-        max_abs_error=parity.max_abs_error,
-        mean_abs_error=parity.mean_abs_error,
-        mismatched=parity.mismatched,
-        agreement=parity.agreement,
-        p50_us=None,
-        evaluated_with=engine.name,
-        machine=machine(),
-        temperature=temperature,
-        threshold=threshold,
-        confidence_sha256=None if confidence is None else confidence.sha256,
-    )
-    return artifact, engine
+    def _measure_job(self, described: describe.Result, row: Row) -> measure.Job:
+        request = self._request
+        assert row.file is not None
+        features = request.features
+        return measure.Job(
+            target=row.target,
+            precision=row.precision,
+            file=row.file,
+            info=described.info,
+            task=described.task,
+            work=str(self._work),
+            rule=request.rule,
+            features=default_features(described.info.inputs) if features is None else features,
+            labels=self._labels(described),
+            edge_cases=tuple(request.edge_cases),
+        )
 
+    def _labels(self, described: describe.Result) -> tuple[str, ...]:
+        classes = described.task.classes
+        return self._request.labels or tuple(str(index) for index in range(classes))
 
-_MINIMUM_ENGINE_VERSION = {
-    "onnx": onnx_target.MINIMUM_ENGINE_VERSION,
-    "tflite": tflite_target.MINIMUM_ENGINE_VERSION,
-    "coreml": coreml_target.MINIMUM_ENGINE_VERSION,
-}
+    def _timed(self, rows: list[Row], described: describe.Result) -> list[Row]:
+        """The rows with latency and peak memory, measured when nothing else runs."""
+        files = {row.kind: row.file for row in rows if row.status == "ok" and row.file is not None}
+        if not files:
+            return rows
+        job = latency.Job(files=files, info=described.info, work=str(self._work))
+        timed = self._stage("latency", job, "measuring latency").latencies
+        return [self._with_cost(row, timed, described) if row.status == "ok" else row for row in rows]
 
+    def _with_cost(self, row: Row, timed: Mapping[str, latency.Latency], described: describe.Result) -> Row:
+        peak = None
+        if self._request.peak_memory:
+            assert row.file is not None
+            job = memory.Job(target=row.target, file=row.file, info=described.info, work=str(self._work))
+            peak = self._isolated.run("memory", job, what=f"memory of {row.kind}", say=self._steps.inside).peak_bytes
+        measured = timed.get(row.kind)
+        row = replace(
+            row,
+            p50_us=None if measured is None else measured.p50_us,
+            p50_aa_ratio=None if measured is None else measured.aa_ratio,
+            peak_memory_bytes=peak,
+        )
+        if self._profile is None:
+            return row
+        return within_budgets(row, self._profile, self._request.requirements or Requirements())
 
-def _with_latency(drafts: list[tuple[ConvertedArtifact, Engine]], evaluation: Dataset) -> list[ConvertedArtifact]:
-    callers = {artifact.kind: engine.caller(evaluation.inputs) for artifact, engine in drafts}
-    p50 = interleaved_p50_us({kind: call for kind, call in callers.items() if call is not None})
-    return [replace(artifact, p50_us=p50.get(artifact.kind)) for artifact, _ in drafts]
+    def _stage(self, stage: str, job: Any, what: str) -> Any:
+        self._steps.next(what)
+        return self._runner.run(stage, job, what=what, say=self._steps.inside)
 
+    # -- the folder --------------------------------------------------------------------------------------------------
 
-def _kinds(targets: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
-    for given, known, what in ((targets, TARGETS, "target"), (precisions, PRECISIONS, "precision")):
-        if not given:
-            raise InvalidRequest(f"no {what} was asked for; there are {', '.join(known)}")
-        for each in given:
-            if each not in known:
-                raise InvalidRequest(f"no {what} {each!r} in this version; there are {', '.join(known)}")
-    return [(target, precision) for target in dict.fromkeys(targets) for precision in dict.fromkeys(precisions)]
+    def _written(self, rows: list[Row], described: describe.Result, seconds: float) -> Outcome:
+        request = self._request
+        ok = [row for row in rows if row.status == "ok"]
+        self._steps.next("writing the bundle")
+        created = self._clock()
+        bundle = None
+        if ok:
+            bundle = write_bundle(
+                request,
+                described,
+                {row.kind: row for row in ok},
+                self._measured,
+                labels=self._labels(described),
+                work=self._work,
+                created=created,
+                folder=self._folder,
+            )
+        report = Report(
+            name=request.name,
+            release=request.release,
+            created=created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            source=described.info,
+            task=described.task.kind,
+            max_accuracy_drop=request.max_accuracy_drop,
+            profile=request.profile,
+            splits=described.splits,
+            artifacts=tuple(replace(row, file=artifact_name(request.name, row) if row in ok else None) for row in rows),
+            absent=self._absent(described, bundle),
+            warnings=warnings_of(described),
+            packages=installed_packages(),
+            machine=machine(),
+            seconds=round(seconds, 1),
+            exit_code=EXIT_OK if len(ok) == len(rows) else EXIT_SOME if ok else EXIT_NONE,
+            bundle=None if bundle is None else bundle.path.name,
+            bundle_sha256=None if bundle is None else bundle.sha256,
+            bundle_bytes=None if bundle is None else bundle.bytes,
+        )
+        write_report(report, self._folder)
+        (self._folder / HTML_FILE).write_text(html_report(report), encoding="utf-8")
+        if bundle is not None:
+            bundle = replace(bundle, path=request.out / bundle.path.name)
+        return Outcome(report=report, out=request.out, bundle=bundle)
 
-
-def _classes(source: KerasSource) -> int | None:
-    shape = source.outputs[0].shape
-    return shape[-1] if len(shape) > 1 and isinstance(shape[-1], int) else None
+    def _absent(self, described: describe.Result, bundle: Bundled | None) -> tuple[str, ...]:
+        missing = dict.fromkeys(reason for each in self._measured.values() for reason in each.missing)
+        return (*missing, *(() if bundle is None else bundle.absent))
 
 
 class _Steps:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
+    """Counts the stages begun, and passes their own progress on as text. Stages of several targets run at once."""
 
-    def __call__(self, text: str) -> None:
-        if self._progress:
-            self._progress(text, self._done, self._total)
-        self._done += 1
+    def __init__(self, say: Say, total: int) -> None:
+        self._say, self._total, self._done, self._lock = say, total, 0, threading.Lock()
+
+    def next(self, text: str) -> None:
+        with self._lock:
+            self._say(text, min(self._done, self._total - 1), self._total)
+            self._done += 1
+
+    def skip(self, steps: int) -> None:
+        with self._lock:
+            self._done += steps
+
+    def inside(self, text: str, done: int, total: int) -> None:
+        with self._lock:
+            self._say(text, max(0, min(self._done, self._total) - 1), self._total)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.errors import InvalidRequest
+from converters.sources.base import BATCH
 from edge_runtime.bundle import (
     CONFIDENCE_BINS,
     FEATURE_CELLS,
@@ -20,8 +21,9 @@ from edge_runtime.bundle import (
 )
 from edge_runtime.telemetry.features import feature_cells, feature_values
 
-__all__ = ["FeatureSpec", "feature_references", "reference_of"]
+__all__ = ["FeatureSpec", "default_features", "feature_references", "reference_of"]
 
+MAX_FEATURES = 20  # that a device counts unless told otherwise
 DIGITS = 6  # significant digits of an edge; a manifest repeats every edge for each artifact
 
 
@@ -34,6 +36,31 @@ class FeatureSpec:
     input: str
     reduce: str
     index: int
+
+
+def default_features(inputs: tuple[TensorSpec, ...]) -> tuple[FeatureSpec, ...]:
+    """What devices count where nobody chose: each column of a table, and the mean of each channel of anything longer.
+
+    At most 20, from the inputs in order. An input whose last axis is longer than that (an image with its channels
+    first, a spectrum) has no channels to speak of, and is left out.
+    """
+    features: list[FeatureSpec] = []
+    for spec in inputs:
+        axes = spec.shape[1:] if spec.shape[:1] == (BATCH,) else spec.shape
+        last = axes[-1] if axes else 1
+        if not isinstance(last, int) or last > MAX_FEATURES - len(features):
+            continue
+        single = all(axis == 1 for axis in axes[:-1])
+        features += [
+            FeatureSpec(
+                name=f"{spec.name}[{index}]" if last > 1 else spec.name,
+                input=spec.name,
+                reduce="value" if single else "mean",
+                index=index,
+            )
+            for index in range(last)
+        ]
+    return tuple(features)
 
 
 def feature_references(

@@ -1,99 +1,164 @@
-"""report.json: what `convert` made, so that `pack` can run later, in another process."""
+"""report.json: what a conversion was asked for, what came of it for every target, and how each number was measured."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from converters.artifact import ConvertedArtifact
 from converters.errors import InvalidRequest
-from converters.sources.base import Source
-from edge_runtime.bundle import TensorSpec
+from converters.stages.choosing import Chosen
+from converters.stages.describe import Split
+from converters.stages.measure import Part
+from converters.stages.sources import SourceInfo
 
-__all__ = ["REPORT_FILE", "Report", "read_report", "report_dict", "write_report"]
+__all__ = ["REPORT_FILE", "Candidate", "Kept", "Report", "Row", "Status", "read_report", "report_dict", "write_report"]
 
 REPORT_FILE = "report.json"
-FORMAT = 1
+FORMAT = 2
+Status = Literal["ok", "refused", "failed_gate", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A unit of the model that was left in float, and why."""
+
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One model that the search made and measured: ``drop`` on the held-out part of the calibration rows."""
+
+    precision: str
+    recipe: str
+    kept_units: int
+    drop: float | None
+    weight_share: float | None
+    bytes: int | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One asked target × precision. What was not reached or not measured is None.
+
+    ``precision`` is what was reached, ``asked`` what was asked for. ``accuracy`` is of ``metric``; ``drop`` is what the
+    gate compared with its limit. ``int8_weight_share`` is the share of Conv, Gemm and MatMul weight elements stored as
+    INT8; ``float_operators`` are the operator types that still compute in float in a quantized artifact.
+    ``source_bytes`` is the size of the same target's fp32 file.
+    """
+
+    target: str
+    asked: str
+    precision: str
+    status: Status
+    reason: str | None = None
+    bytes: int | None = None
+    source_bytes: int | None = None
+    accuracy: float | None = None
+    source_accuracy: float | None = None
+    metric: str | None = None
+    rows: int | None = None
+    drop: float | None = None
+    decision_agreement: float | None = None
+    max_abs_error: float | None = None
+    mean_abs_error: float | None = None
+    mismatched: int | None = None
+    int8_weight_share: float | None = None
+    float_operators: tuple[str, ...] = ()
+    kept_float: tuple[Kept, ...] = ()
+    operators: tuple[str, ...] = ()
+    recipe: str | None = None
+    candidates: tuple[Candidate, ...] = ()
+    p50_us: float | None = None
+    p50_aa_ratio: float | None = None
+    peak_memory_bytes: int | None = None
+    minimum_engine_version: str | None = None
+    evaluated_with: str | None = None
+    machine: str | None = None
+    tools: tuple[str, ...] = ()
+    environment: str | None = None
+    notes: tuple[str, ...] = ()
+    confidence: Chosen | None = None
+    golden_examples: int | None = None
+    golden_tolerance: float | None = None
+    segments: tuple[Part, ...] = ()
+    edge_cases: tuple[Part, ...] = ()
+    file: str | None = None
+    sha256: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return f"{self.target}/{self.precision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The source's name, tensors and number of parameters, and the artifacts made from it."""
+    """``splits`` is by its name; ``absent`` says what the bundle does not hold, and why; ``exit_code`` is the
+    command's; ``bundle`` and its ``sha256`` are None where no artifact was ok."""
 
-    source: str
-    parameters: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    artifacts: tuple[ConvertedArtifact, ...]
+    name: str
+    release: int
+    created: str
+    source: SourceInfo
+    task: str
+    max_accuracy_drop: float
+    profile: str | None
+    splits: Mapping[str, Split]
+    artifacts: tuple[Row, ...]
+    absent: tuple[str, ...]
+    warnings: tuple[str, ...]
+    packages: Mapping[str, str]
+    machine: str
+    seconds: float
+    exit_code: int
+    bundle: str | None = None
+    bundle_sha256: str | None = None
+    bundle_bytes: int | None = None
+    format: int = field(default=FORMAT)
 
-    @classmethod
-    def of(cls, source: Source, artifacts: list[ConvertedArtifact]) -> Report:
-        return cls(
-            source=source.name,
-            parameters=source.parameters,
-            inputs=source.inputs,
-            outputs=source.outputs,
-            artifacts=tuple(artifacts),
-        )
+    @property
+    def ok(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.artifacts if row.status == "ok")
 
 
 def report_dict(report: Report) -> dict[str, Any]:
-    """As JSON writes it, with files by name."""
-    artifacts = []
-    for artifact in report.artifacts:
-        values = asdict(artifact)
-        values["file"] = values.pop("path").name
-        artifacts.append(values)
-    return {
-        "format": FORMAT,
-        "source": report.source,
-        "parameters": report.parameters,
-        "inputs": [asdict(spec) for spec in report.inputs],
-        "outputs": [asdict(spec) for spec in report.outputs],
-        "artifacts": artifacts,
-    }
+    """As JSON writes it: numbers that are not finite become null."""
+    return dict(_plain(asdict(report)))
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write ``report.json`` beside the artifacts."""
-    path = Path(folder) / REPORT_FILE
+    """Write ``report.json``."""
+    path = folder / REPORT_FILE
     path.write_text(json.dumps(report_dict(report), indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def read_report(folder: Path) -> Report:
-    """The report in a folder that `convert` wrote. Raises `InvalidRequest` if there is none, or a file is missing."""
-    path = Path(folder) / REPORT_FILE
-    if not path.is_file():
-        raise InvalidRequest(f"{folder} holds no {REPORT_FILE}; run edgeship-convert convert first")
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of a folder that `edgeship-convert run` wrote. Raises `InvalidRequest`."""
+    path = folder / REPORT_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise InvalidRequest(f"{path} has format {values['format']}, this version reads {FORMAT}")
-        report = Report(
-            source=values["source"],
-            parameters=values["parameters"],
-            inputs=tuple(_spec(each) for each in values["inputs"]),
-            outputs=tuple(_spec(each) for each in values["outputs"]),
-            artifacts=tuple(_artifact(each, Path(folder)) for each in values["artifacts"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidRequest(f"{path} is damaged ({error!r}); convert again") from error
-    for artifact in report.artifacts:
-        if not artifact.path.is_file():
-            raise InvalidRequest(f"{artifact.path} is missing; convert again")
-    return report
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise InvalidRequest(f"{path} is no report of format {FORMAT}")
+    missing = {each.name for each in fields(Report)} - set(values)
+    if missing:
+        raise InvalidRequest(f"{path} is damaged: {', '.join(sorted(missing))} missing")
+    return values
 
 
-def _spec(values: dict[str, Any]) -> TensorSpec:
-    spread = None if values["range"] is None else tuple(values["range"])
-    return TensorSpec(**{**values, "shape": tuple(values["shape"]), "range": spread})
-
-
-def _artifact(values: dict[str, Any], folder: Path) -> ConvertedArtifact:
-    values = {**values, "path": folder / Path(values["file"]).name}
-    for name in ("operators", "float_operators"):
-        values[name] = tuple(values[name])
-    return ConvertedArtifact(**{each.name: values[each.name] for each in fields(ConvertedArtifact)})
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_runtime.backends.tensors import has_batch_axis
 from edge_runtime.bundle.limits import MAX_GOLDEN_TOLERANCE
 from edge_runtime.errors import ArchiveError, BundleTooLarge
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.session import Session
 
-__all__ = ["GoldenExamples", "GoldenResult", "check", "read", "write"]
+__all__ = ["GoldenExamples", "GoldenResult", "check", "compare", "read", "write"]
 
 MAX_ENTRIES = 64
 MAX_BYTES = 64 * 2**20
@@ -102,10 +103,22 @@ def read(data: bytes) -> GoldenExamples:
 def check(session: Session, golden: GoldenExamples) -> GoldenResult:
     """Run the golden inputs: every decision must be equal, every output within the artifact's tolerance.
 
-    Raises `InputError` where the golden inputs are not the manifest's, and `EngineFailed`.
+    Where the model's tensors have no batch axis, each example is a call of its own. Raises `InputError` where the
+    golden inputs are not the manifest's, and `EngineFailed`.
     """
-    limit = min(session.artifact.golden.tolerance, MAX_GOLDEN_TOLERANCE)
-    answers = session.run(golden.inputs)
+    tolerance = session.artifact.golden.tolerance
+    if has_batch_axis(session.manifest.inputs):
+        return compare(session.run(golden.inputs), golden, tolerance)
+    answers = [
+        session.run({name: array[example] for name, array in golden.inputs.items()})
+        for example in range(len(golden.decision))
+    ]
+    return compare({name: np.stack([each[name] for each in answers]) for name in answers[0]}, golden, tolerance)
+
+
+def compare(answers: Mapping[str, NDArray[Any]], golden: GoldenExamples, tolerance: float) -> GoldenResult:
+    """Judge an engine's ``answers`` to the golden inputs, first output first; the reader's cap bounds ``tolerance``."""
+    limit = min(tolerance, MAX_GOLDEN_TOLERANCE)
     largest = 0.0
     for name, expected in golden.outputs.items():
         answer = answers.get(name)

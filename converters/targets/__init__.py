@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TARGETS = ("onnx", "tflite", "coreml")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights")
 FILE_SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage.zip"}
 
 __all__ = ["FILE_SUFFIX", "PRECISIONS", "TARGETS"]

@@ -42,16 +42,16 @@ def artifact(a: Any) -> dict[str, Any]:
     return {
         "target": a.target,
         "precision": a.precision,
-        "file": a.path.name,
+        "file": a.file,
         "bytes": a.bytes,
         "test_accuracy": a.accuracy,
         "max_abs_error_vs_source": a.max_abs_error,
-        "agreement": a.agreement,
+        "agreement": a.decision_agreement,
         "p50_us": a.p50_us,
         "evaluated_with": a.evaluated_with,
         "float_operators": list(a.float_operators),
-        "threshold": a.threshold,
-        "temperature": a.temperature,
+        "threshold": a.confidence.threshold,
+        "temperature": a.confidence.temperature,
     }
 
 

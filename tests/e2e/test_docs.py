@@ -1,4 +1,4 @@
-"""The commands of docs/releasing.md, typed as they stand."""
+"""The commands of the pages, typed as they stand."""
 
 from __future__ import annotations
 
@@ -11,27 +11,49 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "releasing.md"
 
 
-@pytest.mark.timeout(400)
-def test_the_page_about_releasing_works_as_it_is_written(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)
-    assert len(blocks) >= 6
-    script = "set -euo pipefail\ntrap 'kill $(cat serve.pid) 2>/dev/null || true' EXIT\n" + "\n".join(blocks)
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / page).read_text(), flags=re.M | re.S)
+
+
+def typed(blocks: list[str], folder: Path, *, timeout_s: int) -> str:
+    """What the blocks print when they are typed in an empty folder, in order."""
+    script = "set -euo pipefail\ntrap 'kill $(cat serve.pid 2>/dev/null) 2>/dev/null || true' EXIT\n" + "\n".join(
+        blocks
+    )
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=380,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    assert "Installed" in done.stdout
-    assert "published, signed by alice, bob" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.timeout(500)
+def test_the_page_about_releasing_works_as_it_is_written(tmp_path: Path) -> None:
+    blocks = blocks_of("releasing.md")
+    assert len(blocks) >= 6
+    shown = typed(blocks, tmp_path, timeout_s=480)
+    assert "Installed" in shown
+    assert "published, signed by alice, bob" in shown
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_page_about_converters_works_as_it_is_written(tmp_path: Path) -> None:
+    shown = typed(blocks_of("converters.md"), tmp_path, timeout_s=1180)
+    assert "table release 1: keras source" in shown
+    assert "table release 4: savedmodel source" in shown
+    assert "forest release 1: sklearn source" in shown
+    for bundle in ("table-out/table-1", "table-2/table-2", "table-3/table-3", "table-4/table-4", "forest-1/forest-1"):
+        assert (tmp_path / f"{bundle}.bundle").is_file()
 
 
 def test_every_file_that_a_page_links_to_exists() -> None:

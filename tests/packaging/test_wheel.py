@@ -79,7 +79,10 @@ def test_the_device_commands_start_on_the_base_install(clean_python: Path) -> No
     ("line", "extra"),
     [
         (["edgeship-server", "serve", "folder"], "server"),
-        (["edgeship-convert", "convert", "--model", "m.keras", "--evaluation", "e.npz", "--out", "o"], "convert"),
+        (
+            "edgeship-convert run m.keras --name m --release 1 --precision fp32 --evaluation e.npz --out o".split(" "),
+            "convert",
+        ),
     ],
 )
 def test_a_command_whose_extra_is_missing_says_which(clean_python: Path, line: list[str], extra: str) -> None:

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from converters import ConvertedArtifact, Dataset, KerasSource, Report, convert
+from converters import Dataset, Description, FeatureSpec, KerasSource, Outcome, Request, Row, run
 from converters.quiet import load_tool
+from edge_runtime.bundle import Hybrid, TensorSpec, open_bundle
 
 LENGTH, AXES, CLASSES = 32, 3, 3
 LABELS = ("slow", "medium", "fast")
 # One axis a thousand times wider than the others, and far from zero: what tools' INT8 defaults fail on.
 SCALE = np.array([1.0, 1000.0, 0.01], np.float32)
 OFFSET = np.array([0.0, 5000.0, 0.0], np.float32)
+FEATURES = (
+    FeatureSpec(name="mean-x", input="window", reduce="mean", index=0),
+    FeatureSpec(name="std-y", input="window", reduce="std", index=1),
+)
+DESCRIPTION = Description(
+    owner="Ann",
+    contact="ann@example.com",
+    version="1.2.0",
+    predicts="How fast a wave is.",
+    dataset="synthetic waves",
+    known_failures=("waves of two frequencies at once",),
+    personal_data=False,
+    seeds=(7,),
+    units={"window": "g"},
+)
+HYBRID = Hybrid(
+    model="waves-cloud",
+    releases=(1,),
+    inputs=(TensorSpec(name="context", dtype="float32", shape=("n", 32, 3)),),
+)
 
 
 def windows(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,25 +105,77 @@ def calibration() -> Dataset:
     return dataset(200, 3, labelled=False, name="calibration")
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("converted") / "waves"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An artifact of the session's conversion: its row of the report, and its file out of the bundle."""
+
+    row: Row
+    path: Path
+
+    @property
+    def target(self) -> str:
+        return self.row.target
+
+    @property
+    def precision(self) -> str:
+        return self.row.precision
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return self.row.operators
+
+
+def request_of(source: Any, out: Path, **changes: Any) -> Request:
+    """A request for the waves model; ``changes`` replace its fields."""
+    known: dict[str, Any] = {
+        "source": source,
+        "name": "waves",
+        "release": 1,
+        "out": out,
+        "calibration": dataset(200, 3, labelled=False, name="calibration"),
+        "evaluation": dataset(300, 2, name="evaluation"),
+        "confidence": dataset(400, 4, name="confidence"),
+        "precisions": ("fp32", "int8"),
+        "labels": LABELS,
+        "peak_memory": False,
+    }
+    return Request(**(known | changes))
 
 
 @pytest.fixture(scope="session")
-def artifacts(
-    source: KerasSource, evaluation: Dataset, calibration: Dataset, folder: Path
-) -> dict[str, ConvertedArtifact]:
-    made = convert(
+def outcome(source: KerasSource, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The waves model in three targets and two precisions, with all that a bundle can hold."""
+    half = np.where(np.arange(300) < 150, "first half", "second half")
+    evaluation = replace(dataset(300, 2, name="evaluation"), segments={"time": half})
+    request = request_of(
         source,
-        calibration=calibration,
+        tmp_path_factory.mktemp("converted") / "waves",
         evaluation=evaluation,
-        confidence=dataset(200, 4, name="confidence"),
-        out=folder,
+        training=dataset(600, 1, name="training"),
+        edge_cases={"loud": loud(60, 9)},
+        description=DESCRIPTION,
+        features=FEATURES,
+        hybrid=HYBRID,
     )
-    return {artifact.kind: artifact for artifact in made}
+    return run(request, clock=lambda: datetime(2026, 11, 22, 23, 0, 0, tzinfo=UTC))
+
+
+def loud(rows: int, seed: int) -> Dataset:
+    """Waves of twice the size."""
+    data = dataset(rows, seed, name="loud")
+    window = (data.inputs["window"] - OFFSET) * 2 + OFFSET
+    return replace(data, inputs={"window": window.astype(np.float32)})
 
 
 @pytest.fixture(scope="session")
-def report(source: KerasSource, artifacts: dict[str, ConvertedArtifact]) -> Report:
-    return Report.of(source, list(artifacts.values()))
+def artifacts(outcome: Outcome, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """Each artifact's row and file, by ``target/precision``."""
+    assert outcome.bundle is not None
+    folder = tmp_path_factory.mktemp("artifacts")
+    bundle = open_bundle(outcome.bundle.path)
+    made = {}
+    for row in outcome.report.artifacts:
+        assert row.file is not None, row
+        (folder / row.file).write_bytes(bundle.read(row.file))
+        made[row.kind] = Made(row=row, path=folder / row.file)
+    return made

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,159 +10,144 @@ import numpy as np
 import pytest
 
 from converters.cli import main
-from converters.describe import read_release_file
-from converters.errors import InvalidRequest
+from converters.data import save_dataset
+from edge_runtime import golden
+from edge_runtime.bundle import open_bundle, pack_release
 from tests.unit.converters.conftest import dataset
 
-RELEASE = """
+RECIPE = """
+labels = ["slow", "medium", "fast"]
 owner = "Ann"
 contact = "ann@example.com"
-version = "1.0.0"
 predicts = "How fast a wave is."
-dataset = "synthetic waves"
-labels = ["slow", "medium", "fast"]
-personal_data = false
-seeds = [7]
-known_failures = ["two waves"]
 
 [ranges]
 window = [-10000.0, 20000.0]
-
-[[features]]
-name = "mean-x"
-input = "window"
-reduce = "mean"
-index = 0
-
-[hybrid]
-model = "waves-cloud"
-releases = [1]
-inputs = [{ name = "context", dtype = "float32", shape = ["n", 32, 3] }]
-
-[requirements]
-os = ["Linux"]
 """
 
 
 @pytest.fixture
 def files(student: Any, tmp_path: Path) -> dict[str, str]:
     student.save(tmp_path / "waves.keras")
-    for name, rows, seed in (("calibration", 60, 3), ("evaluation", 60, 2)):
-        data = dataset(rows, seed)
-        np.savez(tmp_path / f"{name}.npz", labels=data.labels, **data.inputs)  # type: ignore[arg-type]
-    (tmp_path / "release.toml").write_text(RELEASE)
+    for name, rows, seed in (("calibration", 200, 3), ("evaluation", 200, 2)):
+        save_dataset(dataset(rows, seed), tmp_path / f"{name}.npz")
+    (tmp_path / "waves.toml").write_text(RECIPE)
     return {path.name: str(path) for path in tmp_path.iterdir()} | {"out": str(tmp_path / "out")}
 
 
-def convert_command(files: dict[str, str], *more: str) -> list[str]:
+def command(files: dict[str, str], *more: str) -> list[str]:
     return [
-        "convert",
-        *("--model", files["waves.keras"]),
-        *("--calibration", files["calibration.npz"]),
-        *("--evaluation", files["evaluation.npz"]),
-        *("--targets", "onnx"),
+        "run",
+        files["waves.keras"],
+        *("--name", "waves", "--release", "4"),
+        *("--calibration", files["calibration.npz"], "--evaluation", files["evaluation.npz"]),
+        *("--recipe", files["waves.toml"]),
+        *("--targets", "onnx", "--no-peak-memory"),
         *("--out", files["out"]),
         *more,
     ]
 
 
-def test_convert_pack_and_inspect_follow_each_other(
-    files: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert main(convert_command(files, "--confidence", files["calibration.npz"], "--json")) == 0
-    out, err = capfd.readouterr()
-    report = json.loads(out)
-    assert [(a["target"], a["precision"]) for a in report["artifacts"]] == [("onnx", "fp32"), ("onnx", "int8")]
-    assert (tmp_path / "out" / report["artifacts"][0]["file"]).is_file()
-    assert "[1/6] waves: answers of the source" in err
-    pack = [
-        "pack",
-        files["out"],
-        *("--model", "waves"),
-        *("--release", "4"),
-        *("--describe", files["release.toml"]),
-        *("--training", files["calibration.npz"]),
-        *("--evaluation", files["evaluation.npz"]),
-        *("--out", str(tmp_path)),
-    ]
-    assert main([*pack, "--json"]) == 0
-    packed = json.loads(capfd.readouterr().out)
-    assert main(["inspect", packed["bundle"], "--json"]) == 0
-    shown = json.loads(capfd.readouterr().out)
-    assert shown["sha256"] == packed["sha256"]
-    assert not shown["signed"]
-    assert shown["manifest"]["inputs"][0]["range"] == [-10000.0, 20000.0]
-    assert shown["manifest"]["hybrid"]["model"] == "waves-cloud"
-    assert main(["inspect", packed["bundle"]]) == 0
-    text = capfd.readouterr().out
-    for words in ("waves release 4", "onnx int8", "unsigned", packed["sha256"]):
-        assert words in text
-    assert main(pack) == 1
-    assert "error: OutputExists" in capfd.readouterr().err
-
-
-def test_a_table_for_people_shows_every_artifact(files: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(convert_command(files, "--precisions", "fp32", "--name", "tiny")) == 0
-    out = capfd.readouterr().out
-    assert "tiny:" in out
-    assert "onnx fp32" in out
-
-
-def test_what_int8_leaves_in_float_is_readable_in_80_columns(
-    files: dict[str, str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_run_inspect_and_verify_follow_each_other(
+    files: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert main(convert_command(files, "--targets", "onnx,tflite")) == 0
-    out = capfd.readouterr().out
-    assert "…" not in out
-    assert max(len(line.rstrip()) for line in out.splitlines() if "measured" not in line) <= 80
-    artifacts = json.loads((Path(files["out"]) / "report.json").read_text())["artifacts"]
-    lines = out.partition("left in float")[2].splitlines()
-    for artifact in (each for each in artifacts if each["precision"] == "int8"):
-        (line,) = (line for line in lines if f"{artifact['target']} int8" in line)
-        assert ", ".join(artifact["float_operators"]) in line
-    assert main(convert_command(files)) == 1
-    assert "or replace it with --overwrite (overwrite=True)" in capfd.readouterr().err
+    assert main(command(files, "--edge-case", f"same={files['evaluation.npz']}")) == 0
+    text, progress = capfd.readouterr()
+    assert "waves release 4: keras source" in text
+    assert "onnx int8, in float: " in text
+    assert "…" not in text
+    assert "measuring onnx int8" in progress
+    bundle = tmp_path / "out" / "waves-4.bundle"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["artifacts"][0]["precision"], report["artifacts"][0]["status"]) == ("int8", "ok")
+    assert report["artifacts"][0]["edge_cases"][0]["accuracy"] == report["artifacts"][0]["accuracy"]
+
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert not shown["signed"]
+    assert shown["manifest"]["inputs"][0]["range"] == [-10000.0, 20000.0]
+    assert shown["manifest"]["labels"] == ["slow", "medium", "fast"]
+    assert main(["inspect", str(bundle)]) == 0
+    text = capfd.readouterr().out
+    for words in ("waves release 4", "onnx int8", "unsigned", shown["sha256"]):
+        assert words in text
+    assert main(["inspect", str(bundle), "--card"]) == 0
+    assert "How fast a wave is." in capfd.readouterr().out
+
+    assert main(["verify", str(bundle), "--source", files["waves.keras"], "--json"]) == 0
+    (verified,) = json.loads(capfd.readouterr().out)["artifacts"]
+    assert verified["passed"]
+    assert verified["decision_agreement"] == 1.0
+    assert 0 < verified["max_abs_error"] < 1.0
+    assert main(command(files)) == 1
+    assert "or replace it with --overwrite" in capfd.readouterr().err
+
+
+def test_json_alone_is_on_standard_output(files: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(command(files, "--precision", "fp32,int8", "--json")) == 0
+    out, err = capfd.readouterr()
+    assert [row["precision"] for row in json.loads(out)["artifacts"]] == ["fp32", "int8"]
+    assert err == ""
+
+
+def test_verify_fails_a_bundle_whose_artifact_is_not_the_one_that_was_measured(
+    files: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(files, "--precision", "fp32")) == 0
+    bundle = open_bundle(tmp_path / "out" / "waves-4.bundle")
+    (artifact,) = bundle.manifest.artifacts
+    examples = golden.read(bundle.read(artifact.golden.file))
+    other = golden.write(examples.inputs, {name: array + 1 for name, array in examples.outputs.items()})
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    assert bundle.manifest.card is not None
+    for name in (artifact.file, bundle.manifest.card.file):
+        (tree / name).write_bytes(bundle.read(name))
+    (tree / artifact.golden.file).write_bytes(other)
+    digest = hashlib.sha256(other).hexdigest()
+    changed = replace(artifact, golden=replace(artifact.golden, bytes=len(other), sha256=digest))
+    pack_release(tree, replace(bundle.manifest, artifacts=(changed,)), tmp_path / "other.bundle")
+    capfd.readouterr()
+    assert main(["verify", str(tmp_path / "other.bundle")]) == 3
+    assert "FAILED" in capfd.readouterr().out
 
 
 def test_errors_are_one_line_with_a_name_and_exit_code_1(
     files: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.bundle").write_bytes(b"PK")
-    for command, error in (
-        (convert_command(files, "--model", files["release.toml"]), "ModelUnreadable"),
-        (convert_command(files, "--evaluation", files["release.toml"]), "DataUnreadable"),
-        (convert_command(files, "--targets", "ncnn"), "InvalidRequest"),
+    (tmp_path / "bad.keras").write_bytes(b"PK no zip")
+    np.savez(tmp_path / "old.npz", window=dataset(20, 2).inputs["window"], labels=np.zeros(20, int))
+    for arguments, error in (
+        (["run", str(tmp_path / "bad.keras"), *command(files)[2:]], "ModelUnreadable"),
+        (command(files, "--evaluation", files["waves.toml"]), "DataUnreadable"),
+        (command(files, "--evaluation", str(tmp_path / "old.npz")), "WrongNames"),
+        (command(files, "--targets", "ncnn"), "InvalidRequest"),
+        (command(files, "--edge-case", "nothing"), "InvalidRequest"),
+        (command(files, "--profile", "toaster"), "ConfigurationError"),
+        (["run", "--recipe", files["waves.toml"]], "InvalidRequest"),
         (["inspect", str(tmp_path / "bad.bundle")], "ArchiveError"),
+        (["verify", str(tmp_path / "bad.bundle")], "ArchiveError"),
     ):
-        assert main(command) == 1
+        assert main(arguments) == 1
         assert f"error: {error}: " in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_wrong_usage_is_exit_code_2(capfd: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["convert"], ["melt"]):
+    for arguments in ([], ["melt"], ["inspect"]):
         with pytest.raises(SystemExit) as raised:
-            main(command)
+            main(arguments)
         assert raised.value.code == 2
     assert "usage:" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("owner = ", "ownr = "), "unknown keys ownr"),
-        (('owner = "Ann"', ""), "owner is missing"),
-        (("reduce = ", "redcue = "), "redcue"),
-        (('labels = ["slow", "medium", "fast"]', "labels = 3"), "int"),
-        (("[ranges]", "[ranges"), "not TOML"),
-        (("releases = [1]", ""), "releases"),
-    ],
-)
-def test_a_release_file_that_cannot_be_used_is_refused(change: tuple[str, str], message: str, tmp_path: Path) -> None:
-    path = tmp_path / "release.toml"
-    path.write_text(RELEASE.replace(*change))
-    with pytest.raises(InvalidRequest, match=message):
-        read_release_file(path)
-    with pytest.raises(InvalidRequest, match="cannot be read"):
-        read_release_file(tmp_path / "none.toml")
+def test_the_matrix_names_every_pair_with_its_tools_or_the_way_around(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "--json"]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    sources = {"keras", "savedmodel", "onnx", "torch", "sklearn", "tflite", "coreml"}
+    assert {(row["source"], row["target"]) for row in rows} == {
+        (source, target) for source in sources for target in ("onnx", "tflite", "coreml")
+    }
+    assert all(row["tools"] if row["precisions"] else row["instead"] for row in rows)

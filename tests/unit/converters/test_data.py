@@ -47,7 +47,7 @@ BAD = [
     (given(y=Y + 1), LabelMismatch, "range from 1 to 3, the model's classes are 0 to 2"),
     (given(y=Y - 1), LabelMismatch, "range from -1"),
     (given(y=Y.astype(float)), LabelMismatch, "whole numbers"),
-    (given(y=None), LabelMismatch, "no array named 'labels'"),
+    (given(y=None), LabelMismatch, "no array named 'label'"),
     (given(X[:3], Y[:3]), TooLittleData, "3 rows, at least 4"),
 ]
 
@@ -77,7 +77,7 @@ def test_rows_of_a_model_that_takes_whole_inputs_have_one_axis_more() -> None:
 
 
 def test_a_file_reads_back_and_labels_are_set_apart(tmp_path: Path) -> None:
-    np.savez(tmp_path / "e.npz", window=X, labels=Y)
+    np.savez(tmp_path / "e.npz", window=X, label=Y)
     data = load_dataset(tmp_path / "e.npz")
     assert list(data.inputs) == ["window"]
     assert data.labels is not None
@@ -87,7 +87,7 @@ def test_a_file_reads_back_and_labels_are_set_apart(tmp_path: Path) -> None:
 def test_files_that_are_not_plain_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", window=np.array([{"a": 1}], dtype=object))
     np.save(tmp_path / "one.npy", X)
-    np.savez(tmp_path / "labels.npz", labels=Y)
+    np.savez(tmp_path / "labels.npz", label=Y)
     (tmp_path / "text.npz").write_text("hello")
     np.savez_compressed(tmp_path / "whole.npz", window=np.arange(4000.0))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:500])

@@ -1,153 +1,169 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from converters import ConvertedArtifact, Dataset, KerasSource, convert, read_report
+from converters import ConfidenceRule, Dataset, KerasSource, Outcome, Request, run
 from converters.engines import open_engine
 from converters.errors import (
     CheckFailed,
     InvalidRequest,
+    LabelMismatch,
     OutputExists,
     OutputFull,
-    QuantizationRefused,
     TooLittleData,
-    UnsupportedModel,
     WrongNames,
 )
-from converters.parity import refuse_wrong_float
-from converters.quantize.recipes import Recipe
-from tests.unit.converters.conftest import AXES, LENGTH, dataset, windows
+from converters.parity import compare, refuse_wrong_float
+from converters.pipeline import EXIT_NONE, EXIT_OK, EXIT_SOME
+from edge_runtime.bundle import InvalidName, open_bundle
+from tests.unit.converters.conftest import AXES, LENGTH, Made, dataset, request_of, windows
 
 KINDS = {f"{target}/{precision}" for target in ("onnx", "tflite", "coreml") for precision in ("fp32", "int8")}
 
 
-def test_one_call_makes_three_targets_in_two_precisions(artifacts: dict[str, ConvertedArtifact], folder: Path) -> None:
+def quick(source: Any, out: Path, **changes: Any) -> Request:
+    """A request for one float file, which takes a second."""
+    return request_of(source, out, **({"targets": ("onnx",), "precisions": ("fp32",), "confidence": None} | changes))
+
+
+def test_one_call_makes_three_targets_in_two_precisions(outcome: Outcome, artifacts: dict[str, Made]) -> None:
+    assert outcome.exit_code == EXIT_OK
     assert set(artifacts) == KINDS
-    assert {path.name for path in folder.iterdir()} == {a.path.name for a in artifacts.values()} | {"report.json"}
-    for artifact in artifacts.values():
-        assert artifact.path.stat().st_size == artifact.bytes
+    names = {path.name for path in outcome.out.iterdir()}
+    assert names == {"waves-1.bundle", "report.json", "report.html", "card.md"}
+    for made in artifacts.values():
+        assert made.path.stat().st_size == made.row.bytes
 
 
-def test_float_artifacts_compute_what_the_source_does(artifacts: dict[str, ConvertedArtifact]) -> None:
+def test_float_artifacts_compute_what_the_source_does(artifacts: dict[str, Made]) -> None:
     for kind in ("onnx/fp32", "tflite/fp32", "coreml/fp32"):
-        assert artifacts[kind].max_abs_error < 1e-4
-        assert artifacts[kind].agreement == 1.0
-        assert artifacts[kind].accuracy == artifacts[kind].source_accuracy
-        assert artifacts[kind].float_operators == ()
+        row = artifacts[kind].row
+        assert row.max_abs_error is not None
+        assert row.max_abs_error < 1e-4
+        assert row.decision_agreement == 1.0
+        assert row.accuracy == row.source_accuracy
+        assert row.float_operators == ()
+        assert row.bytes == row.source_bytes
 
 
-def test_int8_keeps_accuracy_on_inputs_of_very_different_ranges(artifacts: dict[str, ConvertedArtifact]) -> None:
+def test_int8_keeps_accuracy_on_inputs_of_very_different_ranges(artifacts: dict[str, Made]) -> None:
     for kind in ("onnx/int8", "tflite/int8", "coreml/int8"):
-        artifact = artifacts[kind]
-        assert artifact.source_accuracy is not None
-        assert artifact.source_accuracy > 0.9
-        assert artifact.accuracy is not None
-        assert artifact.accuracy >= artifact.source_accuracy - 0.01
+        row = artifacts[kind].row
+        assert row.source_accuracy is not None
+        assert row.source_accuracy > 0.9
+        assert row.accuracy is not None
+        assert row.accuracy >= row.source_accuracy - 0.01
+        assert row.drop == pytest.approx(row.source_accuracy - row.accuracy)
 
 
-def test_int8_puts_all_weights_in_int8_and_lists_what_stays_float(artifacts: dict[str, ConvertedArtifact]) -> None:
+def test_int8_puts_all_weights_in_int8_and_lists_what_stays_float(artifacts: dict[str, Made]) -> None:
     for kind, subtraction in (("onnx/int8", "Sub"), ("tflite/int8", "SUB"), ("coreml/int8", "sub")):
-        assert artifacts[kind].weight_share == 1.0
-        assert subtraction in artifacts[kind].float_operators, "the normalization must stay float, and be said to"
-        assert not {"Conv", "CONV_2D", "conv", "linear", "Gemm"} & set(artifacts[kind].float_operators)
+        row = artifacts[kind].row
+        assert row.int8_weight_share is not None
+        assert row.int8_weight_share >= 0.9
+        assert subtraction in row.float_operators, "the normalization must stay float, and be said to"
 
 
-def test_latency_is_measured_where_the_engine_runs_and_null_elsewhere(
-    artifacts: dict[str, ConvertedArtifact],
-) -> None:
-    for artifact in artifacts.values():
-        assert (artifact.p50_us is None) == (artifact.target == "coreml")
-        assert "1 thread" in artifact.evaluated_with or artifact.target == "coreml"
+def test_latency_is_measured_twice_where_the_engine_runs_and_null_elsewhere(artifacts: dict[str, Made]) -> None:
+    for made in artifacts.values():
+        assert (made.row.p50_us is None) == (made.row.target == "coreml")
+        assert (made.row.p50_aa_ratio is None) == (made.row.target == "coreml")
+        assert "1 thread" in (made.row.evaluated_with or "") or made.row.target == "coreml"
 
 
-def test_every_artifact_has_its_own_temperature_and_defers_the_share_asked_for(
-    artifacts: dict[str, ConvertedArtifact], source: KerasSource
+def test_every_artifact_has_its_own_threshold_with_a_bounded_risk(
+    artifacts: dict[str, Made], source: KerasSource
 ) -> None:
     from converters import confidence_of
 
-    split = dataset(200, 4)
-    for artifact in artifacts.values():
-        assert artifact.temperature is not None
-        assert artifact.threshold is not None
-        engine = open_engine(artifact.target, artifact.path.read_bytes(), source.inputs, source.outputs)
-        confidences = confidence_of(engine.run(split.inputs)["logits"], artifact.temperature)
-        assert np.mean(confidences < artifact.threshold) == pytest.approx(0.2, abs=0.01)
+    fresh = dataset(2000, 14)
+    for made in artifacts.values():
+        chosen = made.row.confidence
+        assert chosen is not None
+        assert (chosen.score, chosen.target_risk, chosen.delta) == ("msp", 0.05, 0.1)
+        engine = open_engine(made.target, made.path.read_bytes(), source.inputs, source.outputs)
+        logits = engine.run(fresh.inputs)["logits"]
+        trusted = confidence_of(logits, chosen.temperature) >= chosen.threshold
+        assert trusted.mean() > 0.5
+        assert (logits.argmax(axis=1) != fresh.labels)[trusted].mean() <= 0.05
 
 
-def test_the_report_beside_the_artifacts_reads_back_as_they_were(
-    artifacts: dict[str, ConvertedArtifact], folder: Path, source: KerasSource
-) -> None:
-    report = read_report(folder)
-    assert report.artifacts == tuple(artifacts.values())
-    assert report.inputs == source.inputs
-    assert report.parameters == source.parameters
+def test_the_report_is_json_with_everything_that_was_asked(outcome: Outcome) -> None:
+    report = json.loads((outcome.out / "report.json").read_text())
+    assert [(row["target"], row["asked"]) for row in report["artifacts"]] == [
+        (target, precision) for target in ("onnx", "tflite", "coreml") for precision in ("fp32", "int8")
+    ]
+    for row in report["artifacts"]:
+        assert row["status"] == "ok"
+        assert row["machine"]
+        assert row["tools"]
+    assert report["bundle"] == "waves-1.bundle"
+    assert report["splits"]["evaluation"]["rows"] == 300
+    assert report["exit_code"] == 0
+    assert report["source"]["kind"] == "keras"
 
 
-def test_the_same_model_and_data_give_the_same_bytes(
-    artifacts: dict[str, ConvertedArtifact],
-    source: KerasSource,
-    evaluation: Dataset,
-    calibration: Dataset,
-    tmp_path: Path,
-) -> None:
-    again = convert(source, calibration=calibration, evaluation=evaluation, out=tmp_path / "again")
-    assert {a.kind: a.sha256 for a in again} == {kind: a.sha256 for kind, a in artifacts.items()}
+def test_the_page_for_people_holds_every_row_and_loads_nothing(outcome: Outcome) -> None:
+    page = (outcome.out / "report.html").read_text()
+    for words in ("waves, release 1", "onnx int8", "coreml fp32", "time first half", "loud"):
+        assert words in page
+    assert "http" not in page
+    assert "<script" not in page
 
 
-def test_progress_names_every_artifact_and_counts_to_the_end(
-    source: KerasSource, evaluation: Dataset, tmp_path: Path
-) -> None:
+def test_the_same_model_and_data_give_the_same_bytes(outcome: Outcome, source: KerasSource, tmp_path: Path) -> None:
+    again = run(request_of(source, tmp_path / "again", confidence=None, targets=("onnx", "coreml")))
+    before = {row.kind: row.sha256 for row in outcome.report.artifacts}
+    for row in again.report.artifacts:
+        assert row.sha256 == before[row.kind], row.kind
+
+
+def test_progress_names_every_step_and_counts_to_the_end(source: KerasSource, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    convert(
-        source,
-        evaluation=evaluation,
-        targets=["onnx"],
-        precisions=["fp32"],
-        out=tmp_path / "o",
-        progress=lambda *step: steps.append(step),
-    )
-    assert [done for _, done, _ in steps] == list(range(steps[0][2]))
-    assert any("onnx fp32" in text for text, _, _ in steps)
+    run(quick(source, tmp_path / "o"), say=lambda *step: steps.append(step))
+    counts = [done for _, done, _ in steps]
+    assert counts == sorted(counts)
+    assert counts[-1] == steps[0][2] - 1
+    assert any("measuring onnx fp32" in text for text, _, _ in steps)
 
 
-def test_conversion_prints_nothing(
-    source: KerasSource, evaluation: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    convert(source, evaluation=evaluation, precisions=["fp32"], out=tmp_path / "o")
+def test_conversion_prints_nothing(source: KerasSource, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(quick(source, tmp_path / "o"))
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_window_without_variation_stays_not_finite_in_every_float_and_int8_artifact(
-    keras: Any, student: Any, calibration: Dataset, tmp_path: Path
+    keras: Any, student: Any, tmp_path: Path
 ) -> None:
     ops = keras.ops
     window = keras.Input((LENGTH, AXES), name="window")
     spread = ops.log(ops.std(window, axis=(1, 2)))
     wrapped = KerasSource(keras.Model(window, {"logits": student(window) * ops.expand_dims(spread, -1)}), name="log")
     x, y = windows(40, 9)
-    made = convert(
-        wrapped,
-        calibration=calibration,
-        evaluation=Dataset(name="e", inputs={"window": x}, labels=y),
-        out=tmp_path / "log",
-    )
+    evaluation = Dataset(name="e", inputs={"window": x}, labels=y)
+    made = run(request_of(wrapped, tmp_path / "log", evaluation=evaluation, confidence=None, max_accuracy_drop=0.1))
+    assert made.bundle is not None
+    bundle = open_bundle(made.bundle.path)
     still = {"window": np.zeros((1, LENGTH, AXES), np.float32)}
-    expected = wrapped.predict(still)["logits"]
-    assert not np.isfinite(expected).any()
-    for artifact in made:
-        engine = open_engine(artifact.target, artifact.path.read_bytes(), wrapped.inputs, wrapped.outputs)
-        assert not np.isfinite(engine.run(still)["logits"]).any(), artifact.kind
-        assert artifact.agreement > 0.9
-        assert artifact.mismatched == 0
+    assert not np.isfinite(wrapped.predict(still)["logits"]).any()
+    for row in made.report.artifacts:
+        assert row.file is not None, row.reason
+        engine = open_engine(row.target, bundle.read(row.file), wrapped.inputs, wrapped.outputs)
+        assert not np.isfinite(engine.run(still)["logits"]).any(), row.kind
+        assert row.decision_agreement is not None
+        assert row.decision_agreement > 0.9
+        assert row.mismatched == 0
 
 
-def test_a_model_of_several_windows_converts_to_onnx_with_its_axis_named(
+def test_a_model_of_several_windows_converts_to_onnx_with_its_axis_named_and_is_refused_elsewhere(
     keras: Any, student: Any, tmp_path: Path
 ) -> None:
     ops = keras.ops
@@ -155,51 +171,45 @@ def test_a_model_of_several_windows_converts_to_onnx_with_its_axis_named(
     averaged = ops.log(ops.mean(ops.softmax(student(context)), axis=0, keepdims=True))
     teacher = KerasSource(keras.Model(context, {"logits": averaged}), first_axis="n", name="teacher")
     assert teacher.inputs[0].shape == ("n", LENGTH, AXES)
-    assert teacher.outputs[0].shape == (1, 3)
     x, y = windows(80, 5)
     rows = Dataset(name="e", inputs={"context": x.reshape(20, 4, LENGTH, AXES)}, labels=y[::4])
-    (artifact,) = convert(teacher, evaluation=rows, targets=["onnx"], precisions=["fp32"], out=tmp_path / "t")
-    assert artifact.max_abs_error < 1e-3
-    engine = open_engine("onnx", artifact.path.read_bytes(), teacher.inputs, teacher.outputs)
+    made = run(
+        quick(teacher, tmp_path / "t", name="teacher", evaluation=rows, calibration=None, targets=("onnx", "tflite"))
+    )
+    assert made.exit_code == EXIT_SOME
+    onnx, tflite = made.report.artifacts
+    assert (onnx.status, tflite.status) == ("ok", "refused")
+    assert "dynamic axis n" in (tflite.reason or "")
+    assert made.bundle is not None
+    assert made.bundle.manifest.inputs[0].shape == ("n", LENGTH, AXES)
+    engine = open_engine("onnx", open_bundle(made.bundle.path).read(onnx.file or ""), teacher.inputs, teacher.outputs)
     two = {"context": x[None, :2]}
     np.testing.assert_allclose(engine.run(two)["logits"], teacher.predict(two)["logits"], rtol=1e-4)
-    for target in ("tflite", "coreml"):
-        with pytest.raises(UnsupportedModel, match="dynamic axis n"):
-            convert(teacher, evaluation=rows, targets=[target], precisions=["fp32"], out=tmp_path / "x")
-    assert not (tmp_path / "x").exists()
 
 
-def test_an_int8_that_leaves_the_weights_in_float_is_refused_and_nothing_is_written(
-    source: KerasSource, evaluation: Dataset, calibration: Dataset, tmp_path: Path
-) -> None:
-    dense_only = {"onnx": ("Gemm",), "tflite": ("FULLY_CONNECTED",), "coreml": ("linear",)}
-    recipe = Recipe(
-        name="dense_only",
-        precision="int8",
-        weight_bits=8,
-        weight_granularity="channel",
-        activation_bits=8,
-        range_coverage=1.0,
-        minimum_weight_share=0.9,
-        operators=dense_only,
-    )
-    for target in dense_only:
-        with pytest.raises(QuantizationRefused, match="in INT8, less than the 90%"):
-            convert(
-                source,
-                calibration=calibration,
-                evaluation=evaluation,
-                targets=[target],
-                precisions=["int8"],
-                recipe=recipe,
-                out=tmp_path / "out",
-            )
-    assert list(tmp_path.iterdir()) == []
+def test_nothing_fit_to_ship_leaves_the_report_alone_and_exit_code_4(source: KerasSource, tmp_path: Path) -> None:
+    # Labels that the source meets and no other model could: the gate compares with the source.
+    evaluation = dataset(300, 2)
+    answers = source.predict(evaluation.inputs)["logits"]
+    close = np.sort(answers, axis=1)
+    unclear = np.argsort(close[:, -1] - close[:, -2])[:40]
+    hard = replace(evaluation.at(unclear), labels=answers[unclear].argmax(axis=1))
+    made = run(
+        request_of(
+            source, tmp_path / "o", evaluation=hard, targets=("onnx",), precisions=("int8",), fallback=False,
+            max_accuracy_drop=0.0, confidence=None, calibration=dataset(64, 3, labelled=False),
+        )
+    )  # fmt: skip
+    (row,) = made.report.artifacts
+    if row.status == "ok":
+        pytest.skip("int8 decided every one of the 40 closest rows as its source does")
+    assert made.exit_code == EXIT_NONE
+    assert {path.name for path in made.out.iterdir()} == {"report.json", "report.html"}
+    assert row.status in ("failed_gate", "refused")
+    assert made.bundle is None
 
 
 def test_a_float_conversion_that_differs_from_its_source_is_refused() -> None:
-    from converters.parity import compare
-
     expected = {"logits": np.array([[1.0, 2.0], [3.0, 4.0]])}
     with pytest.raises(CheckFailed, match=r"differs from its source by up to 0\.5"):
         refuse_wrong_float("onnx fp32", compare(expected, {"logits": expected["logits"] + 0.5}))
@@ -207,49 +217,55 @@ def test_a_float_conversion_that_differs_from_its_source_is_refused() -> None:
         refuse_wrong_float("onnx fp32", compare(expected, {"logits": np.array([[1.0, np.nan], [np.inf, 4.0]])}))
 
 
-def test_requests_that_cannot_be_met_are_refused_by_name(
-    source: KerasSource, evaluation: Dataset, tmp_path: Path
-) -> None:
+def test_requests_that_cannot_be_met_are_refused_by_name_and_write_nothing(source: KerasSource, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for bad, error in (
-        ({"targets": ["ncnn"]}, "no target 'ncnn'"),
-        ({"precisions": ["int4"]}, "no precision 'int4'"),
-        ({"targets": []}, "no target was asked for"),
-        ({}, "int8 needs calibration data"),
-        ({"recipe": "static_wi4"}, "no recipe 'static_wi4'"),
-        ({"precisions": ["fp32"], "deferral_share": 20}, "deferral_share is between 0 and 1"),
-    ):
-        with pytest.raises(InvalidRequest, match=error):
-            convert(source, evaluation=evaluation, out=out, **bad)  # type: ignore[arg-type]
-    with pytest.raises(TooLittleData, match="5 rows, at least 32"):
-        convert(source, evaluation=evaluation, calibration=dataset(5, 1), out=out)
-    with pytest.raises(WrongNames, match="missing: window; not an input: x"):
-        convert(source, evaluation=Dataset(name="e", inputs={"x": evaluation.inputs["window"]}), out=out)
+    for bad, error, message in (
+        ({"targets": ("ncnn",)}, InvalidRequest, "no target 'ncnn'"),
+        ({"precisions": ("int4",)}, InvalidRequest, "no precision 'int4'"),
+        ({"targets": ()}, InvalidRequest, "no target was asked for"),
+        ({"precisions": ("int8",), "calibration": None}, InvalidRequest, "int8 needs calibration data"),
+        ({"quantization": "static_wi4"}, InvalidRequest, "no quantization 'static_wi4'"),
+        ({"rule": ConfidenceRule(deferral_share=20)}, InvalidRequest, "deferral_share is between 0 and 1"),
+        ({"rule": ConfidenceRule(target_risk=0)}, InvalidRequest, "target_risk"),
+        ({"max_accuracy_drop": 2}, InvalidRequest, "max_accuracy_drop is a share"),
+        ({"name": "Waves"}, InvalidName, "model name"),
+        ({"release": 0}, InvalidName, "release number"),
+        ({"labels": ("a", "b")}, InvalidRequest, "2 labels for 3 classes"),
+        ({"precisions": ("int8",), "calibration": dataset(5, 1)}, TooLittleData, "5 rows, at least 8"),
+        ({"evaluation": Dataset(name="e", inputs={"x": np.zeros((9, 3))})}, WrongNames, "not an input: x"),
+        ({"evaluation": replace(dataset(9, 2), labels=np.full(9, 3))}, LabelMismatch, "classes are 0 to 2"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            run(quick(source, out, **bad))
     assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_is_not_overwritten_unless_asked(
-    source: KerasSource, evaluation: Dataset, tmp_path: Path
-) -> None:
+def test_a_folder_that_holds_something_is_not_overwritten_unless_asked(source: KerasSource, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    request: dict[str, Any] = {"evaluation": evaluation, "targets": ["onnx"], "precisions": ["fp32"], "out": out}
     with pytest.raises(OutputExists):
-        convert(source, **request)
+        run(quick(source, out))
     assert (out / "mine.txt").read_text() == "mine"
-    convert(source, overwrite=True, **request)
+    run(quick(source, out, overwrite=True))
     assert not (out / "mine.txt").exists()
     assert (out / "report.json").is_file()
 
 
 def test_a_full_disk_is_a_named_error_and_leaves_nothing(
-    source: KerasSource, evaluation: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: KerasSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Path, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputFull, match="no space left"):
-        convert(source, evaluation=evaluation, targets=["onnx"], precisions=["fp32"], out=tmp_path / "out")
+        run(quick(source, tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_evaluation_shares_with_calibration_are_counted_and_said(source: KerasSource, tmp_path: Path) -> None:
+    both = dataset(300, 2)
+    made = run(quick(source, tmp_path / "o", evaluation=both, calibration=both.at(np.arange(250))))
+    assert any("250 of 300 evaluation rows are in the calibration data too" in each for each in made.report.warnings)

@@ -1,0 +1,224 @@
+"""From measured artifacts to the bundle: manifest, golden examples, telemetry reference, guard, lineage, model card."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from converters.card import model_card
+from converters.data import Dataset
+from converters.errors import InvalidRequest
+from converters.guard import fit_guard
+from converters.installed import installed_packages
+from converters.lineage import dvc_of
+from converters.report import Row
+from converters.request import Request
+from converters.stages import describe, measure
+from converters.stages.files import read_data
+from converters.targets import FILE_SUFFIX
+from edge_runtime.bundle import (
+    CARD_FILE,
+    Artifact,
+    Confidence,
+    FileRef,
+    Golden,
+    Guard,
+    KeptFloat,
+    Lineage,
+    Manifest,
+    Measurement,
+    Preprocessing,
+    Requirements,
+    Segment,
+    TensorSpec,
+    check_model,
+    check_release,
+    golden_file,
+    pack_release,
+)
+
+__all__ = ["Bundled", "artifact_name", "bundle_name", "write_bundle"]
+
+DIGITS = 6  # decimals of a share in the manifest
+TASKS = {"classification": "classification", "regression": "regression"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundled:
+    """A written bundle: its path, size, sha256 in hex, and the manifest inside. ``absent``: what it lacks, and why."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    manifest: Manifest
+    absent: tuple[str, ...]
+
+
+def bundle_name(model: str, release: int) -> str:
+    """``<model>-<release>.bundle``"""
+    return f"{check_model(model)}-{check_release(release)}.bundle"
+
+
+def artifact_name(model: str, row: Row) -> str:
+    """``<model>-<precision><suffix of the target>``"""
+    return f"{model}-{row.precision}{FILE_SUFFIX[row.target]}"
+
+
+def write_bundle(
+    request: Request,
+    described: describe.Result,
+    rows: Mapping[str, Row],
+    measured: Mapping[str, measure.Result],
+    *,
+    labels: tuple[str, ...],
+    work: Path,
+    created: datetime,
+    folder: Path,
+) -> Bundled:
+    """Write ``<name>-<release>.bundle``, unsigned, and ``card.md`` into ``folder``. ``rows`` are the artifacts in it.
+
+    ``created`` is stated in the manifest, in UTC to the second. The same inputs give the same bytes.
+    """
+    tree = work / "tree"
+    tree.mkdir()
+    training = read_data(work, "training") or read_data(work, "calibration") or read_data(work, "evaluation")
+    assert training is not None
+    guard, why_no_guard = _guard(described, training)
+    results = {kind: measured[kind] for kind in rows}
+    description = request.description
+    manifest = Manifest(
+        model=request.name,
+        release=request.release,
+        version=description.version or str(request.release),
+        created=created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        owner=description.owner,
+        contact=description.contact,
+        inputs=tuple(_described(spec, request, training) for spec in described.info.inputs),
+        outputs=described.info.outputs,
+        labels=labels,
+        task=TASKS.get(described.task.kind, "other"),  # type: ignore[arg-type]
+        preprocessing=Preprocessing(in_graph=description.in_graph, caller=description.caller),
+        artifacts=tuple(_artifact(request, row, results[kind], tree) for kind, row in rows.items()),
+        requirements=request.requirements or Requirements(),
+        hybrid=request.hybrid,
+        lineage=_lineage(request, training),
+        segments=_lowest([each.segments for each in results.values()]),
+        edge_cases=_lowest([each.edge_cases for each in results.values()]),
+        guard=guard,
+    )
+    card = model_card(manifest, description, source=described.info, task=described.task, rows=tuple(rows.values()))
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    manifest = replace(manifest, card=_file(tree, CARD_FILE, card.encode()))
+    path = folder / bundle_name(request.name, request.release)
+    digest = pack_release(tree, manifest, path)
+    shutil.rmtree(tree, ignore_errors=True)
+    absent = () if guard is not None else (f"input guard: {why_no_guard}",)
+    return Bundled(path=path, bytes=path.stat().st_size, sha256=digest, manifest=manifest, absent=absent)
+
+
+def _guard(described: describe.Result, training: Dataset) -> tuple[Guard | None, str]:
+    fitted = fit_guard(training.inputs, described.info.inputs, groups=training.groups, data_sha256=training.sha256)
+    return (fitted, "") if isinstance(fitted, Guard) else (None, str(fitted))
+
+
+def _artifact(request: Request, row: Row, measured: measure.Result, tree: Path) -> Artifact:
+    assert row.file is not None
+    file = _file(tree, artifact_name(request.name, row), Path(row.file).read_bytes())
+    if file.sha256 != row.sha256:
+        raise InvalidRequest(f"{row.kind} changed on disk since it was measured; run again")
+    golden = _file(tree, golden_file(file.file), Path(measured.golden).read_bytes())
+    return Artifact(
+        target=row.target,  # type: ignore[arg-type]
+        precision=row.precision,  # type: ignore[arg-type]
+        file=file.file,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        operators=row.operators,
+        float_operators=row.float_operators,
+        minimum_engine_version=row.minimum_engine_version or "",
+        peak_memory_bytes=row.peak_memory_bytes,
+        measured=Measurement(
+            accuracy=_rounded(row.accuracy),
+            rows=measured.rows,
+            latency_p50_us=None if row.p50_us is None else round(row.p50_us, 2),
+            machine=measured.machine,
+            evaluated_with=measured.evaluated_with,
+            metric=row.metric,  # type: ignore[arg-type]
+            source_accuracy=_rounded(row.source_accuracy),
+            decision_agreement=_rounded(measured.agreement),
+            max_abs_error=float(f"{measured.max_abs_error:.6g}"),
+            latency_aa_ratio=None if row.p50_aa_ratio is None else round(row.p50_aa_ratio, 3),
+        ),
+        confidence=_confidence(measured),
+        reference=measured.reference,
+        golden=Golden(file=golden.file, bytes=golden.bytes, sha256=golden.sha256, tolerance=measured.golden_tolerance),
+        kept_float=tuple(KeptFloat(unit=each.unit, reason=each.reason) for each in row.kept_float),
+    )
+
+
+def _confidence(measured: measure.Result) -> Confidence | None:
+    chosen = measured.confidence
+    if chosen is None:
+        return None
+    return Confidence(
+        score=chosen.score,  # type: ignore[arg-type]
+        temperature=chosen.temperature,
+        threshold=chosen.threshold,
+        target_risk=chosen.target_risk,
+        calibration_sha256=chosen.sha256,
+        delta=chosen.delta,
+        coverage=_rounded(chosen.coverage),
+        method=chosen.method,
+    )
+
+
+def _described(spec: TensorSpec, request: Request, training: Dataset) -> TensorSpec:
+    values = training.inputs[spec.name]
+    seen = (float(values.min()), float(values.max())) if values.size and values.dtype.kind in "fiu" else None
+    description = request.description
+    return replace(spec, range=description.ranges.get(spec.name, seen), unit=description.units.get(spec.name))
+
+
+def _lowest(parts: list[tuple[measure.Part, ...]]) -> tuple[Segment, ...]:
+    """Each part with the lowest accuracy of any artifact."""
+    lowest: dict[str, measure.Part] = {}
+    for part in (part for each in parts for part in each):
+        if part.name not in lowest or part.accuracy < lowest[part.name].accuracy:
+            lowest[part.name] = part
+    return tuple(
+        Segment(name=part.name, rows=part.rows, accuracy=round(part.accuracy, DIGITS)) for part in lowest.values()
+    )
+
+
+def _lineage(request: Request, training: Dataset) -> Lineage:
+    description = request.description
+    given = request.training or request.calibration or request.evaluation
+    name = Path(given).name if isinstance(given, str | Path) else given.name
+    source = request.source if isinstance(request.source, str | Path) else None
+    return Lineage(
+        dataset=description.dataset or name,
+        dataset_sha256=training.sha256,
+        data_version=description.data_version,
+        collected=description.collected,
+        personal_data=description.personal_data,
+        consent_purpose=description.consent_purpose,
+        seeds=description.seeds,
+        packages=installed_packages(),
+        dvc=dvc_of([Path(each) for each in (given, source) if isinstance(each, str | Path)]),
+        trained=description.trained,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, DIGITS)
+
+
+def _file(tree: Path, name: str, data: bytes) -> FileRef:
+    (tree / name).write_bytes(data)
+    return FileRef(file=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

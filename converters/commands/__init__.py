@@ -1,0 +1,1 @@
+"""The commands of `edgeship-convert`, a module each: `add` declares its options, `run` does it."""

@@ -1,0 +1,62 @@
+"""``edgeship-convert verify``: do a bundle's artifacts still answer as they did, and as their source does?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from converters.commands.console import number, progress, table
+from converters.runner import Subprocesses
+from converters.stages.sources import SourceRef
+from converters.stages.verify import Job, Result
+
+__all__ = ["add", "run"]
+
+EXIT_FAILED = 3
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "verify",
+        help="run a bundle's golden examples here, and compare with its source",
+        description="Check every digest, run every artifact's golden examples on this machine, and with --source "
+        "compare each with the model it was made of. Exit code 3 if an artifact fails its golden examples.",
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--source", help="the model that the bundle was made of, as `run` takes it")
+    parser.add_argument("--data", help=".npz of inputs to compare on (default: the golden inputs)")
+    parser.add_argument("--first-axis", default="batch", help="as in `run`")
+    parser.add_argument("--trust-pickle", action="store_true", help="load a pickled source, which can run any code")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0, or 3 if an artifact fails."""
+    source = arguments.source
+    ref = None if source is None else SourceRef(
+        where=source, first_axis=arguments.first_axis, trust_pickle=arguments.trust_pickle
+    )  # fmt: skip
+    job = Job(bundle=str(arguments.bundle), source=ref, data=arguments.data)
+    with tempfile.TemporaryDirectory(prefix="edgeship-verify-") as folder, progress(quiet=arguments.json) as say:
+        result: Result = Subprocesses(Path(folder)).run("verify", job, what="verifying the bundle", say=say)
+    failed = [each for each in result.artifacts if not each.passed]
+    if arguments.json:
+        print(json.dumps(asdict(result), indent=1))
+        return EXIT_FAILED if failed else 0
+    print(f"{result.model} release {result.release}, sha256 {result.sha256}")
+    headings = ("artifact", "golden examples", *(("agreement", "max error", "mean error") if source else ()))
+    rows = []
+    for each in result.artifacts:
+        row = [f"{each.target} {each.precision}", f"{'passed' if each.passed else 'FAILED'}: {each.detail}"]
+        if source:
+            row += [number(each.decision_agreement, ".4f"), number(each.max_abs_error, ".3g"),
+                    number(each.mean_abs_error, ".3g")]  # fmt: skip
+        rows.append(row)
+    table(headings, rows)
+    return EXIT_FAILED if failed else 0

@@ -1,0 +1,94 @@
+"""How a row of the report comes about: pure steps from one stage's result to the next. The gate is here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from converters.errors import ConverterError, QuantizationRefused, SourceError
+from converters.report import Candidate, Kept, Row
+from converters.stages import floats, measure, quantize
+from converters.task import Task
+
+__all__ = ["failed", "judged", "not_twice", "with_float", "with_quantized"]
+
+
+def failed(row: Row, error: ConverterError) -> Row:
+    """``refused`` for what cannot be done with this model, ``error`` for what went wrong doing it."""
+    refused = isinstance(error, SourceError | QuantizationRefused)
+    return replace(row, status="refused" if refused else "error", reason=f"{type(error).__name__}: {error}")
+
+
+def with_float(row: Row, made: floats.Result) -> Row:
+    return replace(row, source_bytes=made.bytes, tools=made.tools, environment=made.environment, notes=made.notes)
+
+
+def with_quantized(row: Row, made: quantize.Result) -> Row:
+    return replace(
+        row,
+        precision=made.precision,
+        reason=made.reason or None,
+        recipe=made.recipe,
+        kept_float=tuple(Kept(unit=each.unit, reason=each.reason) for each in made.kept),
+        candidates=tuple(
+            Candidate(
+                precision=each.precision,
+                recipe=each.recipe,
+                kept_units=each.kept_units,
+                drop=each.drop,
+                weight_share=each.weight_share,
+                bytes=each.bytes,
+                note=each.note,
+            )
+            for each in made.candidates
+        ),
+        int8_weight_share=made.weight_share,
+        float_operators=made.float_operators,
+        operators=made.operators,
+        minimum_engine_version=made.minimum_engine_version,
+        bytes=made.bytes,
+        file=made.file,
+        sha256=made.sha256,
+    )
+
+
+def judged(row: Row, measured: measure.Result, task: Task, limit: float) -> Row:
+    """With what was measured on the evaluation rows, and the gate's verdict, which is final."""
+    row = replace(
+        row,
+        status="ok",
+        metric=task.metric if measured.accuracy is not None else None,
+        accuracy=measured.accuracy,
+        source_accuracy=measured.source_accuracy,
+        rows=measured.rows,
+        drop=measured.drop,
+        decision_agreement=measured.agreement,
+        max_abs_error=measured.max_abs_error,
+        mean_abs_error=measured.mean_abs_error,
+        mismatched=measured.mismatched,
+        evaluated_with=measured.evaluated_with,
+        machine=measured.machine,
+        confidence=measured.confidence,
+        golden_examples=measured.golden_examples,
+        golden_tolerance=measured.golden_tolerance,
+        segments=measured.segments,
+        edge_cases=measured.edge_cases,
+    )
+    if measured.drop <= limit + ROUNDING:
+        return row
+    what = "decision agreement" if measured.accuracy is None else "R²" if task.metric == "r2" else "accuracy"
+    reason = (
+        f"loses {measured.drop:.4f} of {what} on {measured.rows:,} evaluation rows, more than the {limit:g} allowed; "
+        "the evaluation rows are used once, so this is final: give more calibration rows, or a wider limit"
+    )
+    return replace(row, status="failed_gate", reason=reason)
+
+
+ROUNDING = 1e-12  # one row of many is a share that no float holds exactly
+
+
+def not_twice(row: Row, others: list[Row]) -> Row:
+    """``refused`` if an artifact of the reached precision is there already."""
+    if row.status != "ok" or all(row.kind != other.kind for other in others if other.status == "ok"):
+        return row
+    reason = f"{row.asked} reached only {row.precision}, which is in the bundle already ({row.reason})"
+    return replace(row, status="refused", reason=reason)

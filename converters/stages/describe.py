@@ -1,0 +1,173 @@
+"""First stage: load the source, check every data set against it, and keep both and its answers as files.
+
+Everything that can be refused without converting is refused here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converters.data import Dataset, check_dataset, load_dataset, save_dataset
+from converters.errors import CheckFailed, ConverterError, LabelMismatch
+from converters.routes import refuse_unsupported
+from converters.runner import Say
+from converters.sources.base import Source, is_batched
+from converters.stages.files import answers_file, data_file
+from converters.stages.sources import SourceInfo, SourceRef, open_ref
+from converters.task import Task, find_task
+
+__all__ = ["Job", "Result", "Shared", "Split", "run"]
+
+MAX_ANSWERED_ROWS = 4096  # of calibration rows, evenly spread; the search needs no more
+# Splits that should have no row in common. Training data may well be what calibration rows are taken from.
+PAIRS = (
+    ("training", "evaluation"),
+    ("training", "confidence"),
+    ("calibration", "evaluation"),
+    ("calibration", "confidence"),
+    ("confidence", "evaluation"),
+)
+ANSWERED = ("evaluation", "calibration")  # splits that an artifact's answers are compared with the source's on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """``data`` maps a split to its ``.npz``; ``minimum`` the fewest rows that it may have. ``work`` is a folder."""
+
+    source: SourceRef
+    targets: tuple[str, ...]
+    data: Mapping[str, str]
+    minimum: Mapping[str, int]
+    work: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """What is known of one data set."""
+
+    name: str
+    rows: int
+    sha256: str
+    labelled: bool
+    groups: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """How many rows, and how many groups, of split ``second`` are in split ``first`` too."""
+
+    first: str
+    second: str
+    rows: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """``refused`` says, for each target that cannot be reached, why, and the way around. ``shared`` has the pairs of
+    splits that should have nothing in common, and do."""
+
+    info: SourceInfo
+    task: Task
+    splits: Mapping[str, Split]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    shared: tuple[Shared, ...] = ()
+
+
+def run(job: Job, say: Say) -> Result:
+    """Raises `SourceError`, `DataError`, and `CheckFailed` for a source whose own answers are not numbers."""
+    steps = len(job.data) + 2
+    loaded = {split: load_dataset(path) for split, path in job.data.items()}
+    say("loading the source", 0, steps)
+    source = open_ref(job.source)
+    info = SourceInfo.of(source)
+    refused = {target: reason for target in job.targets if (reason := _refusal(source, target))}
+    checked: dict[str, Dataset] = {}
+    answers: dict[str, dict[str, np.ndarray]] = {}
+    for index, (split, data) in enumerate(loaded.items()):
+        say(f"{split}: {data.rows:,} rows", index + 1, steps)
+        data = check_dataset(data, info.inputs, minimum=job.minimum.get(split, 1))
+        _refuse_changing_axes(data, info)
+        data = data.take(MAX_ANSWERED_ROWS) if split == "calibration" else data
+        checked[split] = data
+        if split in ANSWERED:
+            answers[split] = source.predict(data.inputs)
+            _refuse_not_finite(info, split, answers[split])
+    task = find_task(info.outputs, info.activation, answers["evaluation"], checked["evaluation"])
+    for split, data in checked.items():
+        if task.kind == "classification":
+            check_dataset(data, info.inputs, classes=task.classes)
+        if split == "calibration" and data.targets is not None and task.kind != "regression":
+            raise LabelMismatch(f"{data.name}: holds target, but the evaluation data does not")
+        save_dataset(data, data_file(job.work, split))
+        if split in answers:
+            np.savez(answers_file(job.work, split), **answers[split])
+    return Result(
+        info=info,
+        task=task,
+        splits={
+            split: Split(
+                name=data.name,
+                rows=data.rows,
+                sha256=data.sha256,
+                labelled=task.truth(data) is not None,
+                groups=None if data.groups is None else len(np.unique(data.groups)),
+            )
+            for split, data in checked.items()
+        },
+        refused=refused,
+        shared=tuple(each for each in _shared(checked) if each.rows or each.groups),
+    )
+
+
+def _shared(checked: Mapping[str, Dataset]) -> list[Shared]:
+    """Rows are compared by digest, so that a copy counts wherever it stands."""
+    digests = {split: _digests(checked[split]) for split in {each for pair in PAIRS for each in pair} & set(checked)}
+    result = []
+    for first, second in (pair for pair in PAIRS if pair[0] in digests and pair[1] in digests):
+        groups = [checked[split].groups for split in (first, second)]
+        common = 0 if groups[0] is None or groups[1] is None else len(np.intersect1d(*map(np.asarray, groups)))
+        rows = sum(digest in digests[first] for digest in _digests(checked[second], every=True))
+        result.append(Shared(first=first, second=second, rows=rows, groups=common))
+    return result
+
+
+def _digests(data: Dataset, *, every: bool = False) -> Collection[bytes]:
+    arrays = [data.inputs[name] for name in sorted(data.inputs)]
+    each = (
+        hashlib.blake2b(b"".join(a[row].tobytes() for a in arrays), digest_size=16).digest() for row in range(data.rows)
+    )
+    return list(each) if every else set(each)
+
+
+def _refusal(source: Source, target: str) -> str:
+    """Why this target cannot be made of the source, or nothing."""
+    try:
+        refuse_unsupported(source, target)
+    except ConverterError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _refuse_changing_axes(data: Dataset, info: SourceInfo) -> None:
+    """An axis with one name must have one size in a row of every input; NumPy arrays see to it within one input."""
+    batched = is_batched(info.inputs)
+    sizes: dict[str, int] = {}
+    for spec in info.inputs:
+        shape = spec.shape[1:] if batched else spec.shape
+        for axis, size in zip(shape, data.inputs[spec.name].shape[1:], strict=True):
+            if isinstance(axis, str) and sizes.setdefault(axis, size) != size:
+                raise LabelMismatch(f"{data.name}: axis {axis} has sizes {sizes[axis]} and {size}")
+
+
+def _refuse_not_finite(info: SourceInfo, split: str, answers: Mapping[str, np.ndarray]) -> None:
+    for name, values in answers.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).any():
+            raise CheckFailed(
+                f"{info.name}: its own output {name} is not finite for any row of the {split} data; "
+                "a model that answers nothing cannot be measured"
+            )

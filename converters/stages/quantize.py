@@ -1,0 +1,238 @@
+"""Third stage, once a target × precision: the float file, quantized as far as the limit allows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from converters.data import Dataset
+from converters.engines import open_engine
+from converters.errors import InvalidRequest, QuantizationRefused
+from converters.quantize import search as search_module
+from converters.quantize.formats import engine_version, inspect_model, open_quantizer, operators_of
+from converters.quantize.recipes import Recipe, ladder_from, load_recipe
+from converters.quantize.search import search
+from converters.quantize.weights import Quantized
+from converters.runner import Say
+from converters.sources.base import is_batched
+from converters.splitting import split_rows
+from converters.stages.files import model_file, read_answers, read_data
+from converters.stages.measure import CALIBRATION_SHARES
+from converters.stages.sources import SourceInfo
+from converters.task import Task
+
+__all__ = ["Job", "Kept", "Result", "Tried", "run"]
+
+MAX_RANGE_ROWS = 512  # evenly spread; ranges hardly move beyond
+MAX_HELD_OUT_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """``limit`` bounds what may be lost on the held-out part of the calibration rows; ``recipe`` None means that the
+    search chooses; ``fallback`` allows the next precision."""
+
+    target: str
+    precision: str
+    file: str
+    info: SourceInfo
+    task: Task
+    work: str
+    limit: float
+    recipe: str | None
+    fallback: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One model that was made and measured on the held-out rows."""
+
+    precision: str
+    recipe: str
+    kept_units: int
+    drop: float | None
+    weight_share: float | None
+    bytes: int | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """``precision`` is what was reached; ``reason`` says why it is not what was asked for, if so."""
+
+    file: str
+    bytes: int
+    sha256: str
+    precision: str
+    recipe: str | None
+    weight_share: float
+    float_operators: tuple[str, ...]
+    operators: tuple[str, ...]
+    minimum_engine_version: str
+    kept: tuple[Kept, ...] = ()
+    candidates: tuple[Tried, ...] = ()
+    reason: str = ""
+
+
+def run(job: Job, say: Say) -> Result:
+    """Raises `QuantizationRefused` where nothing that was asked for, or may be tried, holds the limit."""
+    if job.info.precision != "fp32":
+        return _as_given(job)
+    model = Path(job.file).read_bytes()
+    if job.precision == "fp32":
+        return _result(job, model, "fp32", None)
+    calibration = read_data(job.work, "calibration")
+    if calibration is None:
+        raise InvalidRequest(f"{job.precision} needs calibration data")
+    # The third part is kept for temperature and threshold, where no other data is given for them.
+    parts = split_rows(calibration, CALIBRATION_SHARES)
+    if read_data(job.work, "confidence") is not None or calibration.labels is None:
+        parts = (parts[0], np.sort(np.concatenate(parts[1:])))
+    say(f"{job.target} {job.precision}: reading the float model", 0, 0)
+    ranges = calibration.at(parts[0]).take(MAX_RANGE_ROWS)
+    batched = is_batched(job.info.inputs)
+    quantizer = open_quantizer(job.target, model, ranges.inputs, batched=batched)
+    held_out = _HeldOut(job, calibration, parts[1])
+    found = search(
+        quantizer,
+        model,
+        held_out.drop,
+        recipes=_recipes(job),
+        limit=job.limit,
+        error=held_out.error,
+        progress=lambda text, done, total: say(f"{job.target}: {text}", done, total),
+    )
+    tried = tuple(_tried(each) for each in found.tried)
+    if not found.holds or (found.precision != job.precision and not job.fallback):
+        best = min((each.drop for each in found.tried if each.drop is not None and each.recipe), default=None)
+        raise QuantizationRefused(
+            f"no {job.precision} holds the limit of {job.limit:g} on {held_out.rows} held-out calibration rows"
+            + (
+                f"; the best of {len(tried)} candidates loses {best:.4f}"
+                if best is not None
+                else f": {_reasons(tried)}"
+            )
+            + ("" if job.fallback else "; allow the next precision, or a wider limit")
+        )
+    reason = "" if found.precision == job.precision else _why_not(job, found, held_out.rows)
+    result = _result(job, found.data, found.precision, found.recipe, found.quantized)
+    return replace(
+        result,
+        kept=tuple(Kept(unit=each.unit.name, reason=each.reason) for each in found.kept),
+        candidates=tried,
+        reason=reason,
+    )
+
+
+def _recipes(job: Job) -> tuple[Recipe, ...]:
+    """The recipe that was asked for, then the ladder below it; or the whole ladder."""
+    ladder = ladder_from(job.precision)
+    if job.recipe is not None:
+        chosen = load_recipe(job.recipe)
+        if chosen.precision != job.precision:
+            raise InvalidRequest(f"quantization {chosen.name} is {chosen.precision}, not {job.precision}")
+        ladder = (chosen, *(recipe for recipe in ladder if recipe.precision != job.precision))
+    if not job.fallback:
+        ladder = tuple(recipe for recipe in ladder if recipe.precision == job.precision)
+    return ladder
+
+
+class _HeldOut:
+    """What a candidate loses on calibration rows that gave no ranges."""
+
+    def __init__(self, job: Job, calibration: Dataset, chosen: np.ndarray) -> None:
+        if len(chosen) > MAX_HELD_OUT_ROWS:
+            chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_HELD_OUT_ROWS).round().astype(np.intp)]
+        self._job = job
+        self._data = calibration.at(chosen)
+        self._expected = {name: array[chosen] for name, array in read_answers(job.work, "calibration").items()}
+        self._truth = job.task.truth(self._data)
+        self._known: dict[bytes, dict[str, np.ndarray]] = {}
+        self.rows = len(chosen)
+
+    def drop(self, data: bytes) -> float:
+        """Of accuracy against the source's, or of agreement with it where there are no labels."""
+        outputs, task = self._outputs(data), self._job.task
+        if self._truth is None:
+            return 1 - task.agreement(self._expected, outputs)
+        return task.accuracy(self._expected, self._truth) - task.accuracy(outputs, self._truth)
+
+    def error(self, data: bytes) -> float:
+        """Mean squared difference of the first output from the source's: chooses between equal drops."""
+        expected = self._expected[self._job.task.output].astype(np.float64)
+        outputs = self._outputs(data)[self._job.task.output].astype(np.float64).reshape(expected.shape)
+        both = np.isfinite(expected) & np.isfinite(outputs)
+        return float(((expected - outputs)[both] ** 2).mean()) if both.any() else np.inf
+
+    def _outputs(self, data: bytes) -> dict[str, np.ndarray]:
+        key = hashlib.sha256(data).digest()
+        if key not in self._known:
+            engine = open_engine(self._job.target, data, self._job.info.inputs, self._job.info.outputs)
+            self._known[key] = engine.run(self._data.inputs)
+        return self._known[key]
+
+
+def _tried(each: search_module.Tried) -> Tried:
+    return Tried(
+        precision=each.precision,
+        recipe=each.recipe or "",
+        kept_units=len(each.kept),
+        drop=each.drop,
+        weight_share=each.share,
+        bytes=each.bytes,
+        note=each.reason or {"holds": "", "over": "over the limit", "refused": "refused"}[each.outcome],
+    )
+
+
+def _why_not(job: Job, found: search_module.Found, rows: int) -> str:
+    """Why the precision that was asked for was not reached, in one sentence."""
+    asked = [each for each in found.tried if each.precision == job.precision]
+    drops = [each.drop for each in asked if each.drop is not None]
+    if not drops:
+        why = _reasons([_tried(each) for each in asked])
+        return f"{job.precision} was not possible ({why}); reached {found.precision}"
+    return (
+        f"no {job.precision} of {len(asked)} candidates stayed within {job.limit:g} on {rows} held-out calibration "
+        f"rows (the best lost {min(drops):.4f}); reached {found.precision}"
+        + (f", the search ended early at {', '.join(found.exhausted)}" if found.exhausted else "")
+    )
+
+
+def _reasons(tried: Sequence[Tried]) -> str:
+    return "; ".join(dict.fromkeys(each.note for each in tried if each.note)) or "no recipe for it"
+
+
+def _as_given(job: Job) -> Result:
+    """A finished file that is quantized already: nothing is left to do but to say what it is."""
+    model = Path(job.file).read_bytes()
+    result = _result(job, model, job.info.precision, None)
+    if job.precision == job.info.precision:
+        return result
+    return replace(result, reason=f"the source is {job.info.precision} already, and was passed through as it is")
+
+
+def _result(job: Job, data: bytes, precision: str, recipe: str | None, inside: Quantized | None = None) -> Result:
+    file = model_file(job.work, job.target, f"{job.precision}-made")
+    file.write_bytes(data)
+    inside = inside or inspect_model(job.target, data)
+    return Result(
+        file=str(file),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        precision=precision,
+        recipe=recipe,
+        weight_share=inside.share,
+        float_operators=() if precision == "fp32" else inside.float_operators,
+        operators=operators_of(job.target, data),
+        minimum_engine_version=engine_version(job.target, precision),
+    )

@@ -1,0 +1,118 @@
+"""Check a bundle: every artifact on its golden examples, as a device would, and against its source if that is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from converters.data import Dataset, check_dataset, load_dataset
+from converters.engines import open_engine
+from converters.errors import CheckFailed, InvalidRequest
+from converters.parity import compare
+from converters.runner import Say
+from converters.stages.sources import SourceInfo, SourceRef, open_ref
+from converters.task import find_task
+from edge_runtime import golden
+from edge_runtime.bundle import Artifact, Bundle, Manifest, TensorSpec, open_bundle
+from edge_runtime.errors import EdgeshipError
+
+__all__ = ["Job", "Result", "Verified", "run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """``data`` is an ``.npz`` for the parity with ``source``; without it the golden inputs serve."""
+
+    bundle: str
+    source: SourceRef | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """One artifact. ``passed`` is the golden examples' verdict; the parity fields are None without a source."""
+
+    target: str
+    precision: str
+    passed: bool
+    detail: str
+    engine: str
+    parity_rows: int | None = None
+    max_abs_error: float | None = None
+    mean_abs_error: float | None = None
+    decision_agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    model: str
+    release: int
+    sha256: str
+    artifacts: tuple[Verified, ...]
+
+
+def run(job: Job, say: Say) -> Result:
+    """Raises `BundleError`, and what opening the source raises."""
+    bundle = open_bundle(job.bundle)
+    manifest = bundle.manifest
+    source = None if job.source is None else open_ref(job.source)
+    if source is not None:
+        _refuse_other(SourceInfo.of(source), manifest)
+    verified = []
+    for index, artifact in enumerate(manifest.artifacts):
+        say(f"{artifact.target} {artifact.precision}", index, len(manifest.artifacts))
+        verified.append(_verified(bundle, artifact, source, job.data))
+    return Result(model=manifest.model, release=manifest.release, sha256=bundle.sha256, artifacts=tuple(verified))
+
+
+def _refuse_other(info: SourceInfo, manifest: Manifest) -> None:
+    def names(specs: tuple[TensorSpec, ...]) -> list[str]:
+        return sorted(spec.name for spec in specs)
+
+    if names(info.inputs) != names(manifest.inputs) or names(info.outputs) != names(manifest.outputs):
+        raise InvalidRequest(
+            f"{info.name} has inputs {names(info.inputs)} and outputs {names(info.outputs)}, the bundle "
+            f"{names(manifest.inputs)} and {names(manifest.outputs)}; it was not made of this source"
+        )
+
+
+def _verified(bundle: Bundle, artifact: Artifact, source: object, data: str | None) -> Verified:
+    manifest = bundle.manifest
+    examples = golden.read(bundle.read(artifact.golden.file))
+    try:
+        engine = open_engine(artifact.target, bundle.read(artifact.file), manifest.inputs, manifest.outputs)
+        result = golden.compare(engine.run(examples.inputs), examples, artifact.golden.tolerance)
+    except EdgeshipError as error:
+        return Verified(
+            target=artifact.target,
+            precision=artifact.precision,
+            passed=False,
+            detail=f"{type(error).__name__}: {error}",
+            engine="none",
+        )
+    verified = Verified(
+        target=artifact.target,
+        precision=artifact.precision,
+        passed=result.passed,
+        detail=f"{result.examples} golden examples" if result.passed else result.detail,
+        engine=engine.name,
+    )
+    if source is None:
+        return verified
+    rows = examples.inputs
+    if data is not None:
+        rows = check_dataset(load_dataset(data), manifest.inputs).inputs
+    expected = source.predict(rows)  # type: ignore[attr-defined]
+    answers = engine.run(rows)
+    if not any(np.isfinite(values).any() for values in expected.values()):
+        raise CheckFailed("the source's own outputs are not finite for any of these rows")
+    parity = compare(expected, answers)
+    task = find_task(manifest.outputs, None, expected, Dataset(name="golden inputs", inputs=rows))
+    return replace(
+        verified,
+        parity_rows=parity.rows,
+        max_abs_error=parity.max_abs_error,
+        mean_abs_error=parity.mean_abs_error,
+        decision_agreement=task.agreement(expected, answers),
+    )

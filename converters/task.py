@@ -1,0 +1,169 @@
+"""What a model is for, how its answers become decisions, and how well two sets of answers agree. Pure.
+
+Accuracy and agreement are defined for every kind of model that can be converted:
+
+``classification``
+    The first output holds one number for each of two or more classes. The decision is the largest; accuracy and
+    agreement are shares of rows.
+``binary``
+    The first output is one number and the data has class indices 0 and 1. The decision is whether it lies above one
+    half (probabilities) or zero (a logit).
+``regression``
+    The data has targets, or the outputs are plain numbers. Accuracy is R², the share of the targets' variance that is
+    explained; agreement is R² against the source. Neither is below 0.
+``detection``
+    Every output holds probabilities for many places or moments at once. The decisions are whether each lies above one
+    half; agreement is the share of decisions that are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from converters.data import Dataset
+from converters.errors import LabelMismatch
+from converters.sources.base import is_batched
+from edge_runtime.bundle import TensorSpec
+
+__all__ = ["Task", "TaskKind", "are_probabilities", "decisions", "find_task"]
+
+SUM_TOLERANCE = 1e-2  # half-precision rows of many classes still sum to one within it
+TaskKind = Literal["classification", "binary", "regression", "detection"]
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """``output`` is the name of the first output, which decides. ``probabilities``: it holds them, and not logits.
+    ``classes`` is 0 where there are none."""
+
+    kind: TaskKind
+    output: str
+    classes: int = 0
+    probabilities: bool = False
+
+    @property
+    def metric(self) -> str | None:
+        """What accuracy means: ``accuracy``, ``r2``, or None where labels cannot be had."""
+        return {"classification": "accuracy", "binary": "accuracy", "regression": "r2"}.get(self.kind)
+
+    @property
+    def border(self) -> float:
+        """Above it, a single number says yes."""
+        return 0.5 if self.probabilities else 0.0
+
+    def truth(self, data: Dataset) -> np.ndarray | None:
+        """Labels or targets of the data, whichever this task is measured by."""
+        return data.targets if self.kind == "regression" else data.labels if self.kind != "detection" else None
+
+    def accuracy(self, outputs: Arrays, truth: np.ndarray) -> float:
+        """Accuracy (or R²) of outputs ``(rows, …)`` against labels ``(rows,)`` or targets ``(rows, …)``."""
+        first = outputs[self.output]
+        if self.kind == "regression":
+            return _r2(truth.reshape(len(truth), -1), first.reshape(len(first), -1))
+        return float(self.correct(outputs, truth).mean())
+
+    def correct(self, outputs: Arrays, truth: np.ndarray) -> np.ndarray:
+        """Which rows are decided as labelled, ``(rows,)`` bool."""
+        first = outputs[self.output].reshape(len(truth), -1)
+        if self.kind == "binary":
+            return np.asarray((first[:, 0] > self.border) == (truth > 0))
+        return np.asarray(decisions(first) == truth)
+
+    def agreement(self, expected: Arrays, actual: Arrays) -> float:
+        """How far two models decide alike, 0 to 1, as the module's text defines it."""
+        left, right = expected[self.output], actual[self.output]
+        left, right = left.reshape(len(left), -1), right.reshape(len(left), -1)
+        if not left.size:
+            return 1.0
+        if self.kind == "classification":
+            return float((decisions(left) == decisions(right)).mean())
+        if self.kind == "binary":
+            return float(((left[:, 0] > self.border) == (right[:, 0] > self.border)).mean())
+        if self.kind == "detection":
+            shares = [((expected[n] > self.border) == (actual[n].reshape(expected[n].shape) > self.border)).mean()
+                      for n in expected]  # fmt: skip
+            return float(np.mean(shares))
+        return _r2(left, right)
+
+
+def decisions(outputs: np.ndarray) -> np.ndarray:
+    """The class of each row, ``(rows,)``: argmax over everything but the first axis. A NaN decides for no class."""
+    flat = outputs.reshape(len(outputs), -1)
+    result: np.ndarray = flat.argmax(axis=1)
+    if flat.dtype.kind == "f":
+        result = np.where(np.isnan(flat).any(axis=1), -1, result)
+    return result
+
+
+def find_task(outputs: tuple[TensorSpec, ...], activation: str | None, answers: Arrays, data: Dataset) -> Task:
+    """The task, from the outputs' shapes, the source's ``answers`` to ``data``, and what the data knows of its rows.
+
+    Raises `LabelMismatch` for labels or targets that such outputs cannot be measured by.
+    """
+    first = outputs[0]
+    shape = first.shape[1:] if is_batched(outputs) else first.shape
+    values = answers[first.name]
+    elements = int(values.size // max(1, len(values)))
+    bounded = activation is not None or _in_unit_range(values)
+    if data.targets is not None:
+        if elements != int(data.targets.size // max(1, len(data.targets))):
+            raise LabelMismatch(
+                f"{data.name}: target has shape {data.targets.shape}, the first output {first.name} {values.shape}"
+            )
+        return Task(kind="regression", output=first.name)
+    axes = [size for size in shape if size != 1]
+    if elements >= 2 and len(axes) == 1 and (len(outputs) == 1 or data.labels is not None or _one_axis(outputs)):
+        probabilities = activation == "softmax" or are_probabilities(values.reshape(len(values), -1))
+        return Task(kind="classification", output=first.name, classes=elements, probabilities=probabilities)
+    if data.labels is not None:
+        if elements != 1:
+            raise LabelMismatch(
+                f"{data.name}: label holds one class a row, but the first output {first.name} has shape "
+                f"{values.shape}; leave label out, or give the values as target"
+            )
+        if data.labels.size and data.labels.max() > 1:
+            raise LabelMismatch(
+                f"{data.name}: label holds classes up to {int(data.labels.max())}, but the first output {first.name} "
+                "is one number, which can tell two apart; give numbers to be predicted as target"
+            )
+        return Task(kind="binary", output=first.name, probabilities=bounded)
+    if elements > 1 and all(_in_unit_range(answers[spec.name]) for spec in outputs):
+        return Task(kind="detection", output=first.name, probabilities=True)
+    return Task(kind="regression", output=first.name)
+
+
+def _one_axis(outputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether every output is a vector: a model with several heads, not one whose outputs are images or sequences."""
+    return all(len([size for size in spec.shape[1:] if size != 1]) <= 1 for spec in outputs)
+
+
+def _in_unit_range(values: np.ndarray) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(finite.size and finite.min() >= 0 and finite.max() <= 1)
+
+
+def are_probabilities(values: np.ndarray) -> bool:
+    """Whether no entry of ``(rows, classes)`` is negative and every finite row sums to one."""
+    rows = values.astype(np.float64)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    return bool(len(rows) and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
+
+
+def _r2(expected: np.ndarray, actual: np.ndarray) -> float:
+    """1 − squared error / variance over all columns together, ``(rows, columns)`` each; at least 0.
+
+    Entries that are not finite on either side count as not explained at all.
+    """
+    left, right = expected.astype(np.float64), actual.astype(np.float64)
+    usable = np.isfinite(left) & np.isfinite(right)
+    left, right = np.where(usable, left, 0.0), np.where(usable, right, 0.0)
+    means = left.sum(axis=0) / np.maximum(usable.sum(axis=0), 1)
+    spread = float((np.where(usable, left - means, 0.0) ** 2).sum())
+    error = float(((left - right) ** 2).sum())
+    explained = float(error == 0) if spread == 0 else max(0.0, 1 - error / spread)
+    return explained * float(usable.mean())
