@@ -10,9 +10,18 @@ import numpy as np
 
 from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
 from converters.quantize.base import Unit
-from converters.quantize.calibration import RangeCollector
+from converters.quantize.calibration import Range, RangeCollector
+from converters.quantize.correction import MeanCollector
 from converters.quantize.noise import signal_to_noise, some_rows
-from converters.quantize.onnx_graph import RECURRENT, OnnxUnit, find_units, origin, prepare, tensors_around
+from converters.quantize.onnx_graph import (
+    RECURRENT,
+    OnnxUnit,
+    channel_axis,
+    find_units,
+    origin,
+    prepare,
+    tensors_around,
+)
 from converters.quantize.onnx_inspect import inspect_onnx
 from converters.quantize.onnx_rewrite import MODES, rewrite
 from converters.quantize.recipes import Recipe
@@ -104,12 +113,18 @@ class OnnxQuantizer:
 
     def _rewritten(self, recipe: Recipe, units: Sequence[OnnxUnit]) -> Any:
         mode = MODES[recipe.precision]
-        return rewrite(self._model, units, mode, self._ranges(recipe) if mode == "static" else None)
+        return rewrite(
+            self._model,
+            units,
+            mode,
+            ranges=self._ranges(recipe) if mode == "static" else None,
+            means=self._seen[1].means() if self._calls and mode != "half" else None,
+        )
 
-    def _ranges(self, recipe: Recipe) -> Mapping[str, tuple[float, float]]:
+    def _ranges(self, recipe: Recipe) -> Mapping[str, Range]:
         key = (recipe.range_method, recipe.range_coverage)
         if key not in self._known_ranges:
-            collected = self._collected
+            collected, _ = self._seen
             chosen = collected.least_squares() if recipe.range_method == "mse" else collected.ranges(key[1])
             # What no quantized operator reads (the logits) keeps its whole range: clipping would only cap confidences.
             whole = {name: limits for name, limits in collected.ranges(1.0).items() if name not in self._read}
@@ -117,7 +132,7 @@ class OnnxQuantizer:
         return self._known_ranges[key]
 
     @cached_property
-    def _known_ranges(self) -> dict[tuple[str, float], Mapping[str, tuple[float, float]]]:
+    def _known_ranges(self) -> dict[tuple[str, float], Mapping[str, Range]]:
         return {}
 
     @cached_property
@@ -131,28 +146,34 @@ class OnnxQuantizer:
         return {origin(self._producers, source) for source, _ in around}
 
     @cached_property
-    def _collected(self) -> RangeCollector:
-        """Ranges of what the units read and give, from a run of the float model that shows them."""
+    def _seen(self) -> tuple[RangeCollector, MeanCollector]:
+        """Ranges of what the units read and give, and means of what they read, from a run that shows them."""
         if not self._calls:
             raise TooLittleData("static int8 needs calibration rows: there are none")
         onnx = load_tool("onnx")
         probe = onnx.ModelProto()
         probe.CopyFrom(self._model)
-        around = {name for unit in self._found if not unit.nested for name in tensors_around(self._model, unit)}
-        watched = {origin(self._producers, name) for name in around}
+        nodes = {node.name: node for node in self._model.graph.node}
+        outside = [unit for unit in self._found if not unit.nested]
+        around = {name for unit in outside for name in tensors_around(self._model, unit)}
+        ranged = {origin(self._producers, name) for name in around}
+        averaged = {key for unit in outside if (key := channel_axis(nodes[unit.name], unit)) is not None}
+        watched = ranged | {name for name, _ in averaged}
         shown = {value.name for value in probe.graph.output}
         for name in sorted(watched & set(self._producers) - shown):
             probe.graph.output.append(onnx.ValueInfoProto(name=name))
         session = _session(probe, optimize=False)
         names = [each.name for each in session.get_outputs() if each.name in watched]
-        collector = RangeCollector()
+        ranges, means = RangeCollector(), MeanCollector()
         with quiet("calibrating the ONNX model"):
             for call in self._pieces(self._calls):
-                for name in watched & set(call):
-                    collector.observe(name, np.atleast_1d(call[name]))
-                for name, value in zip(names, session.run(names, dict(call)) if names else (), strict=True):
-                    collector.observe(name, np.atleast_1d(value))
-        return collector
+                values = dict(zip(names, session.run(names, dict(call)) if names else (), strict=True))
+                values |= {name: call[name] for name in watched & set(call)}
+                for name in sorted(ranged & set(values)):
+                    ranges.observe(name, np.atleast_1d(values[name]))
+                for name, axis in sorted(averaged):
+                    means.observe(name, values[name], axis)
+        return ranges, means
 
     @cached_property
     def _few_calls(self) -> list[Call]:

@@ -15,7 +15,18 @@ from converters.quiet import load_tool
 from converters.targets.onnx import OPSET, optimized
 from converters.targets.onnx_file import graphs_of, inlined, nodes_of, refuse_foreign_domains, upgraded
 
-__all__ = ["MATRIX", "MOVES", "RECURRENT", "WEIGHT_INPUT", "OnnxUnit", "data_input", "find_units", "origin", "prepare"]
+__all__ = [
+    "MATRIX",
+    "MOVES",
+    "RECURRENT",
+    "WEIGHT_INPUT",
+    "OnnxUnit",
+    "channel_axis",
+    "data_input",
+    "find_units",
+    "origin",
+    "prepare",
+]
 
 PER_CHANNEL_OPSET = 13  # DequantizeLinear has an axis since then
 WEIGHT_INPUT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
@@ -91,6 +102,14 @@ def find_units(model: Any) -> tuple[OnnxUnit, ...]:
 def data_input(unit: OnnxUnit) -> int:
     """Which input of the unit's operator is the activation."""
     return 1 - unit.weight_inputs[0] if unit.operator == "MatMul" else 0
+
+
+def channel_axis(node: Any, unit: OnnxUnit) -> tuple[str, int] | None:
+    """The activation that the unit reads, and which of its axes holds channels; None where the unit has no such."""
+    if unit.operator == "Conv":
+        return node.input[0], 1
+    transposed = any(each.name == "transA" and each.i for each in node.attribute)
+    return (node.input[0], -1) if unit.operator == "Gemm" and not transposed else None
 
 
 def origin(producers: Mapping[str, Any], name: str) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from converters.quantize.affine import activation_parameters, quantize_bias, quantize_weight
-from converters.quantize.onnx_graph import MATRIX, RECURRENT, OnnxUnit, data_input, origin
+from converters.quantize.calibration import Range
+from converters.quantize.correction import bias_shift
+from converters.quantize.onnx_graph import MATRIX, RECURRENT, OnnxUnit, channel_axis, data_input, origin
 from converters.quiet import load_tool
 from converters.targets.onnx_file import graphs_of
 
@@ -25,19 +27,25 @@ SMALLEST_SHARED = 256  # bytes; to repeat fewer is cheaper than the operator tha
 
 
 def rewrite(
-    model: Any, units: Iterable[OnnxUnit], mode: str, ranges: Mapping[str, tuple[float, float]] | None = None
+    model: Any,
+    units: Iterable[OnnxUnit],
+    mode: str,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    means: Mapping[tuple[str, int], np.ndarray] | None = None,
 ) -> Any:
     """A copy of ``model`` with the given units quantized.
 
     ``mode`` is ``static`` (weights and activations, with ``ranges`` of the activations), ``dynamic`` (activations at
     run time; convolutions and recurrent cells as in ``weights``), ``weights`` (8-bit, computed in float) or ``half``
-    (stored as 16-bit floats, computed in float).
+    (stored as 16-bit floats, computed in float). ``means`` of what units read, by name and channel axis, correct their
+    biases for the rounding of weights; without them biases stay as they are.
     """
     onnx = load_tool("onnx")
     result = onnx.ModelProto()
     result.CopyFrom(model)
     chosen = {unit.name: unit for unit in units}
-    _Writer(result.graph, {}, chosen, mode, ranges or {}, count()).write()
+    _Writer(result.graph, {}, chosen, mode, ranges or {}, means or {}, count()).write()
     _drop_unused(result.graph)
     for graph in graphs_of(result.graph):
         del graph.value_info[:]
@@ -53,7 +61,8 @@ class _Writer:
         outer: Mapping[str, Any],
         units: Mapping[str, OnnxUnit],
         mode: str,
-        ranges: Mapping[str, tuple[float, float]],
+        ranges: Mapping[str, Range],
+        means: Mapping[tuple[str, int], np.ndarray],
         numbers: Iterator[int],
     ) -> None:
         self._onnx = load_tool("onnx")
@@ -62,6 +71,7 @@ class _Writer:
         self._units = units
         self._mode = mode
         self._ranges = ranges
+        self._means = means
         self._producers = {name: node for node in graph.node for name in node.output}
         self._nodes: list[Any] = []
         self._pairs: dict[str, str] = {}  # tensor → its rounded copy, read by quantized operators only
@@ -76,7 +86,9 @@ class _Writer:
         for node in self._graph.node:
             for attribute in node.attribute:
                 for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                    _Writer(body, self._constants, self._units, self._mode, self._ranges, self._numbers).write()
+                    _Writer(
+                        body, self._constants, self._units, self._mode, self._ranges, self._means, self._numbers
+                    ).write()
             unit = self._units.get(node.name)
             if unit is not None:
                 self._write_unit(node, unit, activations.get(unit.activation or ""))
@@ -96,15 +108,18 @@ class _Writer:
             self._write_static(node, unit, activation)
             return
         elif self._mode == "dynamic" and self._is_plain_product(node, unit):
+            self._correct_bias(node, unit)
             self._write_dynamic(node)
             return
         else:
+            self._correct_bias(node, unit)
             for at in unit.weight_inputs:
                 node.input[at] = self._weight(node.input[at], self._axis(node, at))[0]
         self._nodes.append(node)
 
     def _write_static(self, node: Any, unit: OnnxUnit, activation: Any | None) -> None:
         (weight_at,) = unit.weight_inputs
+        self._correct_bias(node, unit)
         data_at = data_input(unit)
         source = node.input[data_at]
         scale, _ = self._parameters(source)
@@ -158,6 +173,22 @@ class _Writer:
             return False
         factors = _attribute(node, "alpha", 1.0) != 1.0 or _attribute(node, "beta", 1.0) != 1.0
         return not (factors or _attribute(node, "transA", 0))
+
+    def _correct_bias(self, node: Any, unit: OnnxUnit) -> None:
+        """Replace a constant bias by one that makes up for the rounding of the weights, where that can be known."""
+        key = channel_axis(node, unit)
+        if key is None or key not in self._means or node.op_type not in ("Conv", "Gemm"):
+            return
+        weight, axis = self._array(node.input[1]), self._axis(node, 1)
+        if axis is None or not self._has_plain_bias(node, axis):
+            return
+        codes, scales = quantize_weight(weight, axis)
+        error = weight - codes * np.expand_dims(scales, tuple(at for at in range(weight.ndim) if at != axis))
+        groups = int(_attribute(node, "group", 1)) if node.op_type == "Conv" else 1
+        shift = bias_shift(error, self._means[key], outputs=axis, inputs=1 - axis, groups=groups)
+        name = self._initializer(self._array(node.input[2]) + shift)
+        self._constants[name] = self._graph.initializer[-1]
+        node.input[2] = name
 
     def _axis(self, node: Any, at: int) -> int | None:
         """The axis of a weight that holds output channels; None where one scale must do."""

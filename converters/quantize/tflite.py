@@ -16,9 +16,11 @@ import numpy as np
 from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
 from converters.quantize.base import Unit
 from converters.quantize.calibration import Range, RangeCollector
+from converters.quantize.correction import MeanCollector
 from converters.quantize.noise import signal_to_noise, some_rows
 from converters.quantize.recipes import Recipe
-from converters.quantize.tflite_compact import compacted
+from converters.quantize.tflite_bias import correct_biases
+from converters.quantize.tflite_compact import compacted, packed
 from converters.quantize.tflite_graph import inspect_tflite, unit_tensors, units_of, unpacked, with_unique_names
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
@@ -104,9 +106,14 @@ class TfliteQuantizer:
         names = list(names)
         if not names:
             return self._model
+        model = self._model
+        if self._calls and recipe.weight_bits == 8:
+            objects = unpacked(model)
+            correct_biases(objects, names, self._seen[1].means())
+            model = packed(objects)
         module = load_tool("ai_edge_quantizer.quantizer")
         with quiet("ai-edge-quantizer"):
-            quantizer = module.Quantizer(bytearray(self._model))
+            quantizer = module.Quantizer(bytearray(model))
             for name in names:
                 kind = self._units[name].operators[0]
                 # Operators are chosen by a pattern for what they give, each name with a semicolon behind it.
@@ -123,7 +130,7 @@ class TfliteQuantizer:
     def _ranges(self, recipe: Recipe) -> Mapping[str, Range]:
         key = (recipe.range_method, recipe.range_coverage)
         if key not in self._known_ranges:
-            collected = self._collected
+            collected, _ = self._seen
             chosen = collected.least_squares() if recipe.range_method == "mse" else collected.ranges(key[1])
             # What no quantized operator reads (the logits) keeps its whole range: clipping would only cap confidences.
             read = {source for source, _ in self._tensors.values()}
@@ -136,11 +143,12 @@ class TfliteQuantizer:
         return {}
 
     @cached_property
-    def _collected(self) -> RangeCollector:
-        """Ranges of every tensor, from a run of the float model that keeps them."""
+    def _seen(self) -> tuple[RangeCollector, MeanCollector]:
+        """Ranges of every tensor, and means of what the units read, from a run that keeps all tensors."""
         if not self._calls:
             raise TooLittleData("static int8 needs calibration rows: there are none")
-        collector = RangeCollector()
+        ranges, means = RangeCollector(), MeanCollector()
+        averaged = {source for source, _ in self._tensors.values()}
         with quiet("calibrating the TFLite model"):
             interpreter = _interpreter(self._model, keep_all=True)
             produced = {at for operator in interpreter._get_ops_details() for at in operator["outputs"] if at >= 0}
@@ -149,8 +157,11 @@ class TfliteQuantizer:
             for call in self._calls:
                 self._feed(interpreter, call)
                 for index, name in watched.items():
-                    collector.observe(name, interpreter.get_tensor(index)[np.newaxis])
-        return collector
+                    value = interpreter.get_tensor(index)[np.newaxis]
+                    ranges.observe(name, value)
+                    if name in averaged:
+                        means.observe(name, value, -1)
+        return ranges, means
 
     def _answers(self, model: bytes, calls: Sequence[Call]) -> list[np.ndarray]:
         with quiet("running the TFLite model"):

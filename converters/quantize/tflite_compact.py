@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.quiet import load_tool, quiet
 
-__all__ = ["compacted"]
+__all__ = ["compacted", "packed"]
 
 ALIGNMENT = 16  # of constant data, as the schema's force_align asks for
 
@@ -27,6 +27,11 @@ def compacted(model: Any) -> bytes:
             name = f"t{at}_{index}".encode()
             if index not in kept and name not in taken:
                 tensor.name = name
+    return packed(model)
+
+
+def packed(model: Any) -> bytes:
+    """The flatbuffer of an unpacked model, with equal arrays stored once and constant data aligned."""
     for buffer in model.buffers:
         if buffer.data is not None:
             buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)

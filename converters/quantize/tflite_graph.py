@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from converters.quantize.base import Unit
+from converters.quantize.tflite_compact import packed
 from converters.quantize.weights import Quantized
 from converters.quiet import load_tool, quiet
 from converters.targets.tflite import operator_names
 
-__all__ = ["inspect_tflite", "tensor_name", "unit_tensors", "units_of", "unpacked", "with_unique_names"]
+__all__ = ["WEIGHT_INPUT", "inspect_tflite", "tensor_name", "unit_tensors", "units_of", "unpacked", "with_unique_names"]
 
 WEIGHT_INPUT = {
     "BATCH_MATMUL": 1, "CONV_2D": 1, "CONV_3D": 1, "CONV_3D_TRANSPOSE": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1,
@@ -51,7 +52,7 @@ def with_unique_names(data: bytes) -> bytes:
             candidate, number = f"{base}_{number}", number + 1
         seen.add(candidate)
         tensor.name = candidate.encode()
-    return bytes(load_tool("ai_edge_litert.tools.flatbuffer_utils").convert_object_to_bytearray(model))
+    return packed(model)
 
 
 def tensor_name(tensor: Any) -> str:
