@@ -40,7 +40,8 @@ class GuardScorer:
 
     def score(self, inputs: Mapping[str, NDArray[Any]]) -> float:
         """The score of one example: an array for each input, of the manifest's shape, with one row where that has a
-        batch axis. 0 is the middle of the training data, about 1 usual; infinite for an example that is not finite."""
+        batch axis. 0 is the middle of the training data, about 1 usual; infinite where an element that counts is not
+        finite (that all of them are is the input check's to say)."""
         rows = {name: inputs[name] if batched else inputs[name][np.newaxis] for name, batched in self._batched.items()}
         return float(self.scores(rows)[0])
 
@@ -64,7 +65,11 @@ def summaries(parts: Sequence[GuardPart], rows: Mapping[str, NDArray[Any]]) -> N
             columns.append(array.reshape(len(array), -1)[:, :: part.stride].astype(np.float64))
         else:
             channels = _channels(array, part)
-            columns.extend([_REDUCTIONS[name](channels) for name in part.reduce])
+            # A channel without elements has no summaries; NaN makes its score infinite.
+            empty = channels.size == 0
+            columns.extend(
+                [np.full(channels.shape[:2], np.nan) if empty else _REDUCTIONS[r](channels) for r in part.reduce]
+            )
     return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
 

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_runtime.bundle import (
     BundleError,
     Feature,
+    Manifest,
     ManifestError,
     UnsupportedFormat,
     errors,
@@ -23,6 +25,7 @@ from edge_runtime.bundle import (
     write_manifest,
 )
 from edge_runtime.errors import ReportError
+from edge_runtime.guard import GuardScorer, summaries
 from edge_runtime.hybrid.deferral import deferred, score, score_probabilities
 from edge_runtime.telemetry.layout import LATENCY_CLOUD, LATENCY_DEVICE, Layout, latency_bin, latency_cell
 from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, decode_report, encode_report
@@ -43,7 +46,7 @@ def number(value: float | str) -> float:
 
 
 def test_every_vector_file_says_how_to_use_it() -> None:
-    assert set(FILES) == {"bundle", "deferral", "histograms", "manifest", "outcomes", "plan", "telemetry"}
+    assert set(FILES) == {"bundle", "deferral", "guard", "histograms", "manifest", "outcomes", "plan", "telemetry"}
     for file in FILES.values():
         assert len(file["about"]) > 40
 
@@ -185,6 +188,48 @@ def test_deferral_from_probabilities(vector: dict[str, Any]) -> None:
 def test_logits_that_are_no_answer(vector: dict[str, Any]) -> None:
     assert score([number(logit) for logit in vector["logits"]]) is None
     assert score_probabilities([number(logit) for logit in vector["logits"]]) is None
+
+
+# Guard
+
+
+def guarded(vector: dict[str, Any]) -> tuple[Manifest, dict[str, np.ndarray[Any, Any]]]:
+    """The manifest that holds a vector's guard, read as a device reads it, and the example as an engine takes it."""
+    document = bundles.document()
+    document.update(inputs=vector["inputs"], guard=vector["guard"], hybrid=None)
+    document["artifacts"][0]["reference"] = None
+    manifest = read_manifest(json.dumps(document).encode())
+    example = {}
+    for spec in manifest.inputs:
+        text = json.dumps(vector["example"][spec.name])
+        given = np.array(json.loads(text.replace('"', "")), dtype=spec.dtype)
+        if not given.size:
+            given = given.reshape([0 if isinstance(axis, str) else axis for axis in spec.shape])
+        example[spec.name] = given[np.newaxis] if spec.shape[:1] == ("batch",) else given
+    return manifest, example
+
+
+@vectors("guard", "cases")
+def test_guard_scores(vector: dict[str, Any]) -> None:
+    manifest, example = guarded(vector)
+    assert manifest.guard is not None
+    scorer = GuardScorer(manifest.guard, manifest.inputs)
+    rows = {
+        spec.name: example[spec.name] if spec.shape[:1] == ("batch",) else example[spec.name][np.newaxis]
+        for spec in manifest.inputs
+    }
+    found = summaries(manifest.guard.parts, rows)[0]
+    assert found.tolist() == pytest.approx(vector["summaries"], rel=1e-9, abs=1e-9)
+    score = scorer.score(example)
+    assert score == pytest.approx(vector["score"], rel=1e-9, abs=1e-9)
+    assert (score > scorer.threshold) is vector["outside"]
+
+
+@vectors("guard", "infinite")
+def test_guard_scores_that_are_infinite(vector: dict[str, Any]) -> None:
+    manifest, example = guarded(vector)
+    assert manifest.guard is not None
+    assert GuardScorer(manifest.guard, manifest.inputs).score(example) == math.inf
 
 
 # Histograms
