@@ -1,19 +1,20 @@
-"""Knowledge distillation: a small student learns from a teacher's softened answers, and from labels if there are any.
+"""Knowledge distillation in Python, once: a given student learns from a teacher's softened answers, and from labels if
+there are any (the loss is `distilling.training`'s). The teacher answers once, before training.
 
-Hinton, Vinyals, Dean (2015): loss = alpha · CE(labels) + (1 − alpha) · T² · KL(teacher/T ‖ student/T). The teacher
-answers once, before training.
+`distilling.distil_over_seeds` does it over several seeds, beside the same student from labels alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from converters.errors import InvalidRequest, LabelMismatch, NonFiniteData, TooLittleData, UnsupportedModel, WrongShape
+from converters.distilling.training import Epoch, Lesson, Settings, train
+from converters.errors import LabelMismatch, NonFiniteData, TooLittleData, UnsupportedModel, WrongShape
 from converters.evaluate import accuracy
 from converters.quiet import load_tool
 
@@ -21,16 +22,6 @@ __all__ = ["DistillReport", "Epoch", "distill"]
 
 Teacher = Callable[[np.ndarray], Any]
 PREDICT_ROWS = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Epoch:
-    """``validation_accuracy`` is None without validation data."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    validation_accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,59 +71,39 @@ def distill(
 
     Raises `TooLittleData`, `WrongShape`, `NonFiniteData`, `LabelMismatch`, `UnsupportedModel`, `InvalidRequest`.
     """
-    keras = load_tool("keras")
-    _check_settings(temperature=temperature, alpha=alpha, epochs=epochs, batch_size=batch_size)
+    settings = Settings(
+        temperature=temperature, alpha=alpha, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+    )
+    settings.check()
     started = clock()
-    keras.utils.set_random_seed(seed)
     x = np.ascontiguousarray(x, dtype=np.float32)
     classes = _classes(student, x)
     answer = _answering(teacher)
     soft = _logits(answer, x, classes)
     _check_rows(x, y, classes, "training")
-    targets = np.full((len(x), classes + 1), -1.0, np.float32)  # the teacher's logits, and the label or -1
-    targets[:, :classes] = soft
-    if y is not None:
-        targets[:, classes] = y
     teacher_accuracy = None
     if validation is not None:
         held_x, held_y = np.ascontiguousarray(validation[0], dtype=np.float32), np.asarray(validation[1])
         _check_rows(held_x, held_y, classes, "validation")
         teacher_accuracy = accuracy(_logits(answer, held_x, classes), held_y)
 
-    steps = -(-len(x) // batch_size) * epochs
-    # A second model over the same layers is compiled, so that the student stays free of this loss and can be saved.
-    trainer = keras.Model(student.inputs, student.outputs)
-    trainer.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
-        loss=_loss(temperature, alpha if y is not None else 0.0, classes),
-        jit_compile=False,
+    trained = train(
+        student,
+        Lesson(inputs={"x": x}, answers=soft, labels=None if y is None else np.asarray(y)),
+        settings,
+        alpha=alpha if y is not None else 0.0,
+        seed=seed,
+        validate=None if validation is None else lambda: accuracy(_predict(student, held_x), held_y),
+        progress=progress,
+        clock=clock,
     )
-    history: list[Epoch] = []
-    best: tuple[float, int, list[np.ndarray]] | None = None
-
-    def ended(index: int, logs: Mapping[str, float] | None = None) -> None:
-        nonlocal best
-        reached = None
-        if validation is not None:
-            reached = accuracy(_predict(student, held_x), held_y)
-            if best is None or reached > best[0]:
-                best = (reached, index + 1, student.get_weights())
-        loss = float((logs or {}).get("loss", np.nan))
-        history.append(Epoch(epoch=index + 1, epochs=epochs, loss=loss, validation_accuracy=reached))
-        if progress:
-            progress(history[-1])
-
-    watch = keras.callbacks.LambdaCallback(on_epoch_end=ended)
-    trainer.fit(x, targets, batch_size=batch_size, epochs=epochs, verbose=0, shuffle=True, callbacks=[watch])
-    if best is not None:
-        student.set_weights(best[2])
     agreement = _predict(student, x).argmax(axis=1) == soft.argmax(axis=1)
     return DistillReport(
-        student_accuracy=None if best is None else best[0],
+        student_accuracy=trained.validation,
         teacher_accuracy=teacher_accuracy,
         train_agreement=float(agreement.mean()),
-        best_epoch=epochs if best is None else best[1],
-        epochs=tuple(history),
+        best_epoch=trained.best_epoch,
+        epochs=trained.epochs,
         rows=len(x),
         labelled=y is not None,
         student_parameters=int(student.count_params()),
@@ -141,21 +112,6 @@ def distill(
         seed=seed,
         seconds=clock() - started,
     )
-
-
-def _loss(temperature: float, alpha: float, classes: int) -> Callable[[Any, Any], Any]:
-    ops = load_tool("keras").ops
-
-    def loss(targets: Any, logits: Any) -> Any:
-        soft = ops.softmax(targets[:, :classes] / temperature)
-        # Cross-entropy in place of KL: they differ by the teacher's entropy, which has no gradient.
-        total = -(1 - alpha) * temperature**2 * ops.sum(soft * ops.log_softmax(logits / temperature), axis=-1)
-        if alpha:
-            hard = ops.one_hot(ops.cast(targets[:, classes], "int32"), classes)
-            total = total - alpha * ops.sum(hard * ops.log_softmax(logits), axis=-1)
-        return total
-
-    return loss
 
 
 def _answering(teacher: Teacher | Any) -> Teacher:
@@ -206,12 +162,3 @@ def _check_rows(x: np.ndarray, y: np.ndarray | None, classes: int, what: str) ->
         raise LabelMismatch(f"{what} labels must be {len(x)} whole numbers, not {y.dtype} {y.shape}")
     if y.min() < 0 or y.max() >= classes:
         raise LabelMismatch(f"{what} labels range from {y.min()} to {y.max()}, the student has {classes} classes")
-
-
-def _check_settings(*, temperature: float, alpha: float, epochs: int, batch_size: int) -> None:
-    if not temperature > 0:
-        raise InvalidRequest(f"temperature must be above 0, not {temperature}")
-    if not 0 <= alpha <= 1:
-        raise InvalidRequest(f"alpha, the weight of the labels, is 0 to 1, not {alpha}")
-    if epochs < 1 or batch_size < 1:
-        raise InvalidRequest(f"epochs and batch_size must be 1 or more, not {epochs} and {batch_size}")

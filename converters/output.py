@@ -11,7 +11,7 @@ from pathlib import Path
 
 from converters.errors import OutputError, OutputExists, OutputFull
 
-__all__ = ["disk_errors", "written_whole"]
+__all__ = ["disk_errors", "refuse_to_replace", "written_whole"]
 
 
 @contextlib.contextmanager
@@ -20,12 +20,7 @@ def written_whole(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises `OutputExists` if ``out`` holds anything and ``overwrite`` is off, `OutputFull` when the disk fills.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputExists(f"{out} exists and is not a folder")
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise OutputExists(
-            f"{out} is not empty; choose another folder, or replace it with --overwrite (overwrite=True)"
-        )
+    refuse_to_replace(out, overwrite=overwrite)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -35,6 +30,16 @@ def written_whole(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _put_in_place(folder, out)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_to_replace(out: Path, *, overwrite: bool) -> None:
+    """What `written_whole` refuses, for a caller with long work before it. Raises `OutputExists`."""
+    if out.exists() and not out.is_dir():
+        raise OutputExists(f"{out} exists and is not a folder")
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise OutputExists(
+            f"{out} is not empty; choose another folder, or replace it with --overwrite (overwrite=True)"
+        )
 
 
 @contextlib.contextmanager
