@@ -197,6 +197,8 @@ def _checked_array(data: Dataset, spec: TensorSpec, batched: bool) -> np.ndarray
     if array.dtype.kind not in KIND.get(kind, kind):
         raise WrongDtype(f"{where} is of dtype {array.dtype}, the model takes {spec.dtype}")
     shape = rows_of_shape(spec, batched)
+    if batched and array.ndim == len(shape) + 2 and array.shape[1] == 1:
+        array = array[:, 0]  # whole calls of one example each, as a model with a fixed batch of 1 takes them
     fits = array.ndim == len(shape) + 1 and all(
         isinstance(want, str) or want == have for want, have in zip(shape, array.shape[1:], strict=True)
     )

@@ -96,13 +96,13 @@ class _OnnxEngine:
         calls = (
             [{name: array[start : start + step] for name, array in inputs.items()} for start in range(0, rows, step)]
             if self._batched
-            else [{name: array[row] for name, array in inputs.items()} for row in range(rows)]
+            else [{name: array[row, ...] for name, array in inputs.items()} for row in range(rows)]
         )
         parts = [self._session.run(self._outputs, call) for call in calls]
         return {name: join([part[index] for part in parts]) for index, name in enumerate(self._outputs)}
 
     def caller(self, inputs: Arrays) -> Callable[[], Any]:
-        one = {name: array[:1] if self._batched else array[0] for name, array in inputs.items()}
+        one = {name: array[:1] if self._batched else array[0, ...] for name, array in inputs.items()}
         return lambda: self._session.run(self._outputs, one)
 
 
@@ -139,7 +139,7 @@ class _TfliteEngine:
         return lambda: self._one(one)
 
     def _row(self, inputs: Arrays, row: int) -> dict[str, np.ndarray]:
-        return {name: array[row : row + 1] if self._batched else array[row] for name, array in inputs.items()}
+        return {name: array[row : row + 1] if self._batched else array[row, ...] for name, array in inputs.items()}
 
     def _one(self, inputs: Arrays) -> dict[str, np.ndarray]:
         for name, index in self._inputs.items():

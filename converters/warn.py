@@ -23,5 +23,6 @@ def warnings_of(described: Result) -> tuple[str, ...]:
                 f"{shared.first} data too; what is measured on them flatters the model"
             )
         if shared.groups:
-            warnings.append(f"{shared.groups} groups are in both the {shared.first} and the {shared.second} data")
+            groups = "a group is" if shared.groups == 1 else f"{shared.groups} groups are"
+            warnings.append(f"{groups} in both the {shared.first} and the {shared.second} data")
     return tuple(warnings)

@@ -101,23 +101,29 @@ def read(data: bytes) -> GoldenExamples:
 
 
 def check(session: Session, golden: GoldenExamples) -> GoldenResult:
-    """Run the golden inputs: every decision must be equal, every output within the artifact's tolerance.
+    """Run the golden inputs: every output must be within the artifact's tolerance, a classifier's every decision equal.
 
     Where the model's tensors have no batch axis, each example is a call of its own. Raises `InputError` where the
     golden inputs are not the manifest's, and `EngineFailed`.
     """
-    tolerance = session.artifact.golden.tolerance
+    tolerance, decide = session.artifact.golden.tolerance, bool(session.manifest.labels)
     if has_batch_axis(session.manifest.inputs):
-        return compare(session.run(golden.inputs), golden, tolerance)
+        return compare(session.run(golden.inputs), golden, tolerance, decide=decide)
     answers = [
         session.run({name: array[example] for name, array in golden.inputs.items()})
         for example in range(len(golden.decision))
     ]
-    return compare({name: np.stack([each[name] for each in answers]) for name in answers[0]}, golden, tolerance)
+    stacked = {name: np.stack([each[name] for each in answers]) for name in answers[0]}
+    return compare(stacked, golden, tolerance, decide=decide)
 
 
-def compare(answers: Mapping[str, NDArray[Any]], golden: GoldenExamples, tolerance: float) -> GoldenResult:
-    """Judge an engine's ``answers`` to the golden inputs, first output first; the reader's cap bounds ``tolerance``."""
+def compare(
+    answers: Mapping[str, NDArray[Any]], golden: GoldenExamples, tolerance: float, *, decide: bool
+) -> GoldenResult:
+    """Judge an engine's ``answers`` to the golden inputs, first output first; the reader's cap bounds the tolerance.
+
+    ``decide`` compares decisions too: only a model with labels has any.
+    """
     limit = min(tolerance, MAX_GOLDEN_TOLERANCE)
     largest = 0.0
     for name, expected in golden.outputs.items():
@@ -128,7 +134,7 @@ def compare(answers: Mapping[str, NDArray[Any]], golden: GoldenExamples, toleran
         difference = np.abs(answer.astype(np.float64) - expected.astype(np.float64))
         # NaN compares false with every limit; say infinity, so that nothing can mistake it for a pass.
         largest = max(largest, float(np.max(difference, initial=0.0)) if np.isfinite(difference).all() else math.inf)
-    decided = _decisions(next(iter(answers.values())))
+    decided = _decisions(next(iter(answers.values()))) if decide else golden.decision
     wrong = int((decided != golden.decision).sum()) if decided.shape == golden.decision.shape else len(golden.decision)
     return GoldenResult(examples=len(golden.decision), wrong_decisions=wrong, max_difference=largest, limit=limit)
 

@@ -45,14 +45,14 @@ def _bar() -> Iterator[Say]:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table as wide as the terminal allows."""
+    """Print a table as wide as the terminal allows; where it allows too little, the last column is folded."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD)
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in headings:
-        made.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
+        made.add_column(heading, no_wrap=heading != headings[-1], overflow="fold", min_width=6)
     for row in rows:
         made.add_row(*row)
     Console().print(made)

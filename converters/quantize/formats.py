@@ -26,7 +26,7 @@ def open_quantizer(target: str, model: bytes, rows: Mapping[str, np.ndarray], *,
     count = len(next(iter(rows.values())))
     step = _rows_of_a_call(model, rows) if target == "onnx" and batched else 1
     calls = [
-        {name: array[start : start + step] if batched else array[start] for name, array in rows.items()}
+        {name: array[start : start + step] if batched else array[start, ...] for name, array in rows.items()}
         for start in range(0, count, step)
     ]
     if target == "onnx":

@@ -111,6 +111,7 @@ def run(job: Job, say: Say) -> Result:
         info.inputs,
         info.outputs,
         calibration.take(GOLDEN_ROWS),
+        decide=task.kind == "classification",
         least=parity.mean_abs_error if job.precision != "fp32" else 0.0,
     )
     file = golden_file(job.work, job.target, job.precision)

@@ -209,7 +209,11 @@ def _why_not(job: Job, found: search_module.Found, rows: int) -> str:
 
 
 def _reasons(tried: Sequence[Tried]) -> str:
-    return "; ".join(dict.fromkeys(each.note for each in tried if each.note)) or "no recipe for it"
+    """Why nothing could be made: of several recipes that fail alike, the first one's words."""
+    notes = list(dict.fromkeys(each.note for each in tried if each.note))
+    if not notes:
+        return "there is no recipe for it"
+    return notes[0] + (f"; {len(notes) - 1} other recipes fail too" if len(notes) > 1 else "")
 
 
 def _as_given(job: Job) -> Result:

@@ -82,7 +82,9 @@ def _verified(bundle: Bundle, artifact: Artifact, source: object, data: str | No
     examples = golden.read(bundle.read(artifact.golden.file))
     try:
         engine = open_engine(artifact.target, bundle.read(artifact.file), manifest.inputs, manifest.outputs)
-        result = golden.compare(engine.run(examples.inputs), examples, artifact.golden.tolerance)
+        result = golden.compare(
+            engine.run(examples.inputs), examples, artifact.golden.tolerance, decide=bool(manifest.labels)
+        )
     except EdgeshipError as error:
         return Verified(
             target=artifact.target,

@@ -97,7 +97,7 @@ def test_a_model_that_never_decides_clearly_has_no_golden_examples(
 ) -> None:
     data = artifacts["onnx/int8"].path.read_bytes()
     with pytest.raises(CheckFailed, match="decided clearly enough"):
-        make_golden("onnx", data, source.inputs, source.outputs, dataset(50, 2), least=100.0)
+        make_golden("onnx", data, source.inputs, source.outputs, dataset(50, 2), decide=True, least=100.0)
 
 
 def test_reference_shares_are_what_a_device_counts_on_training_data(packed: Bundled) -> None:
