@@ -14,7 +14,7 @@ from pathlib import Path
 from converters.errors import ConversionFailed, ModelUnreadable, ToolMissing, UnsupportedModel
 from converters.quiet import load_tool, quiet
 
-__all__ = ["DESCRIPTION", "SCHEME", "mlflow_folder", "model_file"]
+__all__ = ["DESCRIPTION", "SCHEME", "mlflow_folder", "model_file", "model_name"]
 
 SCHEME = "mlflow:"
 DESCRIPTION = "MLmodel"
@@ -44,6 +44,13 @@ def mlflow_folder(uri: str, into: Path, *, say: Callable[[str], None] | None = N
             return Path(artifacts.download_artifacts(artifact_uri=where, dst_path=str(into)))
     except ConversionFailed as error:
         raise ModelUnreadable(f"{uri} cannot be fetched; is MLFLOW_TRACKING_URI set? {error}") from error
+
+
+def model_name(uri: str) -> str:
+    """``waves`` of ``mlflow:models:/waves/3`` and ``mlflow:models:/waves@live``; else the last part of the URI."""
+    where = uri.removeprefix(SCHEME).rstrip("/")
+    registered = re.match(r"models:/+([^/@]+)", where)
+    return registered[1] if registered else where.rsplit("/", 1)[-1]
 
 
 def model_file(folder: Path) -> Path:

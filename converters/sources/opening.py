@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.errors import UnsupportedModel
 from converters.sources.base import BATCH, Source
-from converters.sources.mlflow import SCHEME, mlflow_folder, model_file
+from converters.sources.mlflow import SCHEME, mlflow_folder, model_file, model_name
 from converters.sources.recognize import recognize
 
 __all__ = ["open_source"]
@@ -50,7 +50,9 @@ def open_source(
         return _open(Path(where), wishes)
     download = tempfile.TemporaryDirectory(prefix="edgeship-mlflow-")
     _kept.append(download)
-    return _open(mlflow_folder(text, Path(download.name), say=say), wishes)
+    folder = mlflow_folder(text, Path(download.name), say=say)
+    # The file inside is called model.onnx or the like, whatever the model is.
+    return _open(folder, replace(wishes, name=name or model_name(text)))
 
 
 def _open(path: Path, wishes: _Wishes) -> Source:

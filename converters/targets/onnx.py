@@ -10,6 +10,7 @@ from typing import Any
 
 from converters.errors import CheckFailed, ConversionFailed, UnsupportedOperator
 from converters.quiet import load_tool, quiet
+from converters.sources.base import BATCH
 from converters.sources.tfgraph import FrozenGraph
 from converters.targets.onnx_file import DOMAINS, graphs_of, nodes_of, refuse_foreign_domains
 from edge_runtime.bundle import TensorSpec
@@ -67,7 +68,10 @@ def check_onnx(model: Any) -> None:
     try:
         with quiet("checking the ONNX model"):
             onnx.checker.check_model(model, full_check=True)
-            runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            options = runtime.SessionOptions()
+            # As a device does: it rewrites INT8 weights, and some models load only without it.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except ConversionFailed as error:
         raise CheckFailed(f"the converted ONNX model is not valid: {error}") from error
 
@@ -162,11 +166,15 @@ def _rename(model: Any, names: dict[str, str]) -> None:
 
 
 def _set_shape(value: Any, spec: TensorSpec) -> None:
+    """The spec's sizes and names; a batch that the graph fixes to 1 stays so, whatever the spec calls it."""
     dims = value.type.tensor_type.shape
+    fixed = [dim.dim_value == 1 for dim in dims.dim]
     del dims.dim[:]
-    for size in spec.shape:
+    for axis, size in enumerate(spec.shape):
         dim = dims.dim.add()
         if isinstance(size, int):
             dim.dim_value = size
+        elif axis == 0 and size == BATCH and fixed[:1] == [True]:
+            dim.dim_value = 1
         else:
             dim.dim_param = size

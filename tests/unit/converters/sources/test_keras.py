@@ -117,7 +117,7 @@ def test_exact_gelu_converts_where_there_is_an_erf_and_is_refused_by_name_where_
     assert raised.value.operator == "Erf"
 
 
-def test_a_recurrent_layer_converts_where_there_is_a_loop_and_is_refused_by_name_where_not(keras: Any) -> None:
+def test_a_recurrent_layer_converts_to_every_target(keras: Any) -> None:
     keras.utils.set_random_seed(3)
     window = keras.Input((8, AXES), name="window")
     source = KerasSource(keras.Model(window, keras.layers.Dense(3, name="logits")(keras.layers.LSTM(5)(window))))
@@ -127,11 +127,10 @@ def test_a_recurrent_layer_converts_where_there_is_a_loop_and_is_refused_by_name
     for target, data in (
         ("onnx", convert_to_onnx(source.frozen(), source.inputs, source.outputs)),
         ("tflite", convert_to_tflite(lowered, source.inputs, source.outputs)),
+        ("coreml", pack_program(coreml_program(source.frozen(batch=1), source.inputs))),
     ):
         actual = open_engine(target, data, source.inputs, source.outputs).run(rows)["logits"]
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=target)
-    with pytest.raises(UnsupportedOperator, match="While: recurrent layers"):
-        coreml_program(source.frozen(batch=1), source.inputs)
 
 
 def test_a_dictionary_of_outputs_and_several_inputs_keep_their_names(keras: Any) -> None:
@@ -159,6 +158,19 @@ def test_a_saved_file_is_the_same_source_as_the_model(student: Any, tmp_path: Pa
     assert source.parameters == student.count_params()
     rows = {"window": windows(8, 5)[0]}
     np.testing.assert_array_equal(source.predict(rows)["logits"], KerasSource(student).predict(rows)["logits"])
+
+
+def test_a_model_built_for_a_batch_of_one_is_asked_row_by_row(keras: Any) -> None:
+    x = keras.Input(batch_shape=(1, 4), name="x")
+    source = KerasSource(keras.Model(x, {"y": keras.layers.Dense(3)(x)}))
+    assert source.inputs[0].shape == ("batch", 4)
+    assert source.one_at_a_time
+    rows = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    assert source.predict({"x": rows})["y"].shape == (5, 3)
+    assert source.frozen().function().inputs[0].shape == (1, 4)
+    data = convert_to_onnx(source.frozen(), source.inputs, source.outputs)
+    actual = open_engine("onnx", data, source.inputs, source.outputs).run({"x": rows})
+    np.testing.assert_allclose(actual["y"], source.predict({"x": rows})["y"], rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_not_a_keras_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from converters.errors import ModelUnreadable, PickleRefused, ToolMissing, UnsupportedModel
-from converters.sources.mlflow import model_file
+from converters.sources.mlflow import model_file, model_name
 from converters.sources.opening import open_source
 from tests.support import tiny
 
@@ -84,6 +84,19 @@ def test_a_damaged_description_is_unreadable(content: str, tmp_path: Path) -> No
     (tmp_path / "MLmodel").write_text(content)
     with pytest.raises(ModelUnreadable, match=r"MLmodel"):
         model_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("mlflow:models:/waves/3", "waves"),
+        ("mlflow:models:/waves@live", "waves"),
+        ("mlflow:runs:/0123/model", "model"),
+        ("mlflow:/data/waves/", "waves"),
+    ],
+)
+def test_a_source_is_called_as_it_is_registered(uri: str, name: str) -> None:
+    assert model_name(uri) == name
 
 
 def test_a_registry_needs_mlflow_and_says_so() -> None:
