@@ -25,11 +25,12 @@ from converters.evaluate import machine
 from converters.html_report import HTML_FILE, html_report
 from converters.installed import installed_packages
 from converters.output import written_whole
-from converters.reference import default_features
+from converters.progress import Say, unheard
+from converters.reference import check_features, default_features
 from converters.report import Report, Row, write_report
 from converters.request import Request, check_request, needs_calibration
 from converters.rows import failed, judged, not_twice, with_float, with_quantized
-from converters.runner import InProcess, Runner, Say, Subprocesses
+from converters.runner import InProcess, Runner, Subprocesses
 from converters.stages import describe, floats, latency, measure, memory, quantize
 from converters.stages.files import make_folders
 from converters.stages.sources import SourceRef, forget, keep
@@ -60,7 +61,7 @@ class Outcome:
 def run(
     request: Request,
     *,
-    say: Say = lambda text, done, total: None,
+    say: Say = unheard,
     runner: Runner | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Outcome:
@@ -115,7 +116,7 @@ class _Conversion:
         )
         try:
             described = self._describe(ref)
-            self._refuse_wrong_labels(described)
+            self._refuse_wrong_description(described)
             rows = self._rows(ref, described)
         finally:
             forget(ref)
@@ -143,8 +144,10 @@ class _Conversion:
         result: describe.Result = self._stage("describe", job, "loading the source and its data")
         return result
 
-    def _refuse_wrong_labels(self, described: describe.Result) -> None:
+    def _refuse_wrong_description(self, described: describe.Result) -> None:
+        """What a person said of the model, held against the model."""
         labels, task = self._request.labels, described.task
+        check_features(self._request.features or (), described.info.inputs)
         if labels and len(labels) != task.classes:
             raise InvalidRequest(f"{len(labels)} labels for {task.classes} classes of a {task.kind} model")
 

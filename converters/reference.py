@@ -21,7 +21,7 @@ from edge_runtime.bundle import (
 )
 from edge_runtime.telemetry.features import feature_cells, feature_values
 
-__all__ = ["FeatureSpec", "default_features", "feature_references", "reference_of"]
+__all__ = ["FeatureSpec", "check_features", "default_features", "feature_references", "reference_of"]
 
 MAX_FEATURES = 20  # that a device counts unless told otherwise
 DIGITS = 6  # significant digits of an edge; a manifest repeats every edge for each artifact
@@ -63,38 +63,40 @@ def default_features(inputs: tuple[TensorSpec, ...]) -> tuple[FeatureSpec, ...]:
     return tuple(features)
 
 
-def feature_references(
-    features: Sequence[FeatureSpec], inputs: tuple[TensorSpec, ...], data: Mapping[str, np.ndarray]
-) -> tuple[Feature, ...]:
-    """Edges (17 quantiles, made to ascend) and shares of each feature over rows of training data.
-
-    Raises `InvalidRequest` for a feature of no input, an index outside the last axis or an unknown reduction.
-    """
+def check_features(features: Sequence[FeatureSpec], inputs: tuple[TensorSpec, ...]) -> None:
+    """Raises `InvalidRequest` for a feature of no input, an index outside its last axis, an unknown reduction, or two
+    of one name."""
     specs = {spec.name: spec for spec in inputs}
     if len({feature.name for feature in features}) != len(features):
         raise InvalidRequest("two features have the same name")
-    bare = []
     for feature in features:
         spec = specs.get(feature.input)
         if spec is None:
             raise InvalidRequest(f"feature {feature.name}: {feature.input!r} is not one of {', '.join(specs)}")
         if feature.reduce not in REDUCTIONS:
             raise InvalidRequest(f"feature {feature.name}: reduce is one of {', '.join(REDUCTIONS)}")
-        last = data[feature.input].shape[-1] if data[feature.input].ndim > 1 else 1
+        axes = spec.shape[1:] if spec.shape[:1] == (BATCH,) else spec.shape
+        last = axes[-1] if axes else 1
+        if not isinstance(last, int):
+            raise InvalidRequest(f"feature {feature.name}: the last axis of {feature.input} has no fixed size")
         if not 0 <= feature.index < last:
             raise InvalidRequest(f"feature {feature.name}: index {feature.index}, the last axis has {last} elements")
-        bare.append(
-            Feature(
-                name=feature.name,
-                input=feature.input,
-                reduce=feature.reduce,
-                index=feature.index,
-                edges=(),
-                shares=(),
-            )
-        )
-    if not bare:
+
+
+def feature_references(
+    features: Sequence[FeatureSpec], inputs: tuple[TensorSpec, ...], data: Mapping[str, np.ndarray]
+) -> tuple[Feature, ...]:
+    """Edges (17 quantiles, made to ascend) and shares of each feature over rows of training data.
+
+    Raises what `check_features` raises.
+    """
+    check_features(features, inputs)
+    if not features:
         return ()
+    bare = [
+        Feature(name=each.name, input=each.input, reduce=each.reduce, index=each.index, edges=(), shares=())
+        for each in features
+    ]
     values = feature_values(bare, data)
     return tuple(_with_shares(feature, values[:, column]) for column, feature in enumerate(bare))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import UnsupportedModel, UnsupportedOperator
-from converters.runner import Say
+from converters.progress import Say
 from converters.sources.base import Kind
 
 __all__ = ["NO_ROUTE", "ROUTES", "FloatModel", "Route", "find_route", "make_float", "refuse_unsupported"]

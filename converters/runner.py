@@ -13,17 +13,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from converters.crossing import error_from_json, from_json, stage_module, to_json
 from converters.errors import StageFailed
-from converters.stages.crossing import error_from_json, from_json, stage_module, to_json
+from converters.progress import Say
 from converters.worker import JOB_FILE, RESULT_FILE
 
-__all__ = ["InProcess", "Runner", "Say", "Subprocesses"]
+__all__ = ["InProcess", "Runner", "Subprocesses"]
 
-Say = Callable[[str, int, int], None]  # what is being done, steps done, steps in all (0: not known)
 TAIL = 2000  # characters of a worker's output that an error carries
 DEFAULT_TIMEOUT_S = 3600.0
 

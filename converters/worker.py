@@ -14,8 +14,8 @@ import sys
 import threading
 from pathlib import Path
 
+from converters.crossing import error_to_json, from_json, stage_module, to_json
 from converters.errors import ConversionFailed, OutputFull
-from converters.stages.crossing import error_to_json, from_json, stage_module, to_json
 from edge_runtime.bundle.errors import EdgeshipError
 
 __all__ = ["JOB_FILE", "RESULT_FILE", "main"]

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from converters.runner import Say
+from converters.progress import Say
 
 __all__ = ["number", "progress", "table", "warn"]
 

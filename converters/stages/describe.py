@@ -13,8 +13,8 @@ import numpy as np
 
 from converters.data import Dataset, check_dataset, load_dataset, save_dataset
 from converters.errors import CheckFailed, ConverterError, LabelMismatch
+from converters.progress import Say
 from converters.routes import refuse_unsupported
-from converters.runner import Say
 from converters.sources.base import Source, is_batched
 from converters.stages.files import answers_file, data_file
 from converters.stages.sources import SourceInfo, SourceRef, open_ref

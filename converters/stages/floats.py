@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.progress import Say
 from converters.routes import find_route, make_float
-from converters.runner import Say
 from converters.stages.files import model_file
 from converters.stages.sources import SourceRef, open_ref
 

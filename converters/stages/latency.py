@@ -8,7 +8,7 @@ from pathlib import Path
 
 from converters.engines import open_engine
 from converters.evaluate import interleaved_latency
-from converters.runner import Say
+from converters.progress import Say
 from converters.stages.files import read_data
 from converters.stages.sources import SourceInfo
 

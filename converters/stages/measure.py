@@ -15,8 +15,8 @@ from converters.errors import CheckFailed, TooLittleData
 from converters.evaluate import machine
 from converters.golden import make_golden
 from converters.parity import compare, refuse_wrong_float
+from converters.progress import Say
 from converters.reference import FeatureSpec, feature_references, reference_of
-from converters.runner import Say
 from converters.splitting import split_rows
 from converters.stages.choosing import Chosen, ConfidenceRule, choose
 from converters.stages.files import golden_file, read_answers, read_data

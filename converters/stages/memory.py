@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.engines import open_engine
+from converters.progress import Say
 from converters.quiet import load_tool
-from converters.runner import Say
 from converters.stages.files import read_data
 from converters.stages.sources import SourceInfo
 

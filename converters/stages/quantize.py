@@ -12,12 +12,12 @@ import numpy as np
 from converters.data import Dataset
 from converters.engines import open_engine
 from converters.errors import InvalidRequest, QuantizationRefused
+from converters.progress import Say
 from converters.quantize import search as search_module
 from converters.quantize.formats import engine_version, inspect_model, open_quantizer, operators_of
 from converters.quantize.recipes import Recipe, ladder_from, load_recipe
 from converters.quantize.search import search
 from converters.quantize.weights import Quantized
-from converters.runner import Say
 from converters.sources.base import is_batched
 from converters.splitting import split_rows
 from converters.stages.files import model_file, read_answers, read_data

@@ -10,7 +10,7 @@ from converters.data import Dataset, check_dataset, load_dataset
 from converters.engines import open_engine
 from converters.errors import CheckFailed, InvalidRequest
 from converters.parity import compare
-from converters.runner import Say
+from converters.progress import Say
 from converters.stages.sources import SourceInfo, SourceRef, open_ref
 from converters.task import find_task
 from edge_runtime import golden
