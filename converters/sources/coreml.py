@@ -40,7 +40,7 @@ class CoremlSource:
         self.data = _zip_of_folder(path) if path.is_dir() else _checked_zip(path)
         try:
             self._reference = CoreMLReference(self.data)
-        except ConversionFailed as error:
+        except (ConversionFailed, ModelUnreadable) as error:
             raise ModelUnreadable(f"{path} is not a Core ML package that can be read: {error}") from error
         function = next(iter(self._reference.program.functions.values()))
         self._signature = sign(
