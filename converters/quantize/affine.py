@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["WEIGHT_LIMIT", "activation_parameters", "quantize_bias", "quantize_weight"]
+__all__ = ["LEVELS", "WEIGHT_LIMIT", "activation_parameters", "quantize_bias", "quantize_weight"]
 
 WEIGHT_LIMIT = 127  # symmetric and without −128, as every engine's kernels expect
-LEVELS = 255
+LEVELS = 255  # steps between the lowest and the highest code
 SMALLEST_SCALE = 1e-9
 LARGEST_BIAS_CODE = 2.0**30  # of an int32, with room for the products that are added to it
 

@@ -6,12 +6,13 @@ from collections import defaultdict
 
 import numpy as np
 
+from converters.quantize.affine import LEVELS
+
 __all__ = ["Range", "RangeCollector"]
 
 SAMPLED_PER_ROW = 256  # values of one tensor kept from each row, for least-squares ranges
 SAMPLED = 32_768  # and from all rows together
 SHRINKS = np.linspace(1.0, 0.3, 29)
-LEVELS = 255
 Range = tuple[float, float]
 
 

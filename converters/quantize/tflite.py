@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.quantize.affine import LEVELS, WEIGHT_LIMIT, activation_parameters
 from converters.quantize.base import Unit
 from converters.quantize.calibration import Range, RangeCollector
 from converters.quantize.correction import MeanCollector
@@ -21,13 +22,23 @@ from converters.quantize.noise import signal_to_noise, some_rows
 from converters.quantize.recipes import Recipe
 from converters.quantize.tflite_bias import correct_biases
 from converters.quantize.tflite_compact import compacted, packed
-from converters.quantize.tflite_graph import inspect_tflite, unit_tensors, units_of, unpacked, with_unique_names
+from converters.quantize.tflite_graph import (
+    acceptable,
+    inspect_tflite,
+    largest_weights,
+    tensor_name,
+    unit_tensors,
+    units_of,
+    unpacked,
+    with_float_outputs,
+)
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
 from converters.targets.tflite import check_tflite, tflite_signature
 
 __all__ = ["TfliteQuantizer", "inspect_tflite", "quantize_tflite"]
 
+LARGEST_MULTIPLIER = 200.0  # of XNNPACK's 256, with room for rounding
 TOOL_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 Call = Mapping[str, np.ndarray]
 
@@ -44,7 +55,7 @@ class TfliteQuantizer:
     target = "tflite"
 
     def __init__(self, model: bytes, calls: Sequence[Call], *, output: str | None = None) -> None:
-        self._model = with_unique_names(model)
+        self._model = acceptable(model)
         self._calls = calls
         self._output = output
         objects = unpacked(self._model)
@@ -52,8 +63,10 @@ class TfliteQuantizer:
             raise QuantizationRefused("the TFLite model is quantized already; give the float model")
         self._units = units_of(objects)
         self._tensors = unit_tensors(objects)
-        interpreter = _interpreter(self._model)
-        self._signature = tflite_signature(interpreter)
+        self._weight_steps = {name: largest / WEIGHT_LIMIT for name, largest in largest_weights(objects).items()}
+        graph = objects.subgraphs[0]
+        self._outputs = [tensor_name(graph.tensors[index]) for index in graph.outputs]
+        self._signature = tflite_signature(_interpreter(self._model))
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -69,7 +82,8 @@ class TfliteQuantizer:
         if unknown:
             raise InvalidRequest(f"no units {', '.join(sorted(unknown))} in this model; `units` lists them")
         kept = set(keep_float)
-        data = compacted(unpacked(self._with(recipe, [name for name in self._chosen(recipe) if name not in kept])))
+        made = self._with(recipe, [name for name in self._chosen(recipe) if name not in kept])
+        data = compacted(unpacked(made), self._outputs)
         refuse_low_share(inspect_tflite(data), recipe)
         check_tflite(data, tuple(self._signature.inputs), tuple(self._signature.outputs))
         return data
@@ -118,13 +132,26 @@ class TfliteQuantizer:
                 kind = self._units[name].operators[0]
                 # Operators are chosen by a pattern for what they give, each name with a semicolon behind it.
                 _configure(quantizer, recipe.precision, f"^{re.escape(name)};$", TOOL_NAMES.get(kind, kind))
-            statistics = self._statistics(recipe) if recipe.precision == "int8" else None
-            return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
+            statistics = self._statistics(recipe, names) if recipe.precision == "int8" else None
+            data = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
+        return with_float_outputs(data)
 
-    def _statistics(self, recipe: Recipe) -> dict[str, dict[str, np.ndarray]]:
+    def _statistics(self, recipe: Recipe, names: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The ranges as the tool takes them, each output's wide enough for LiteRT's kernels to load.
+
+        XNNPACK refuses a whole model in which one step of input × weight is 256 steps of output, as behind raw columns
+        of very different sizes. Widened, the unit loses all precision instead, which a search sees and answers.
+        """
+        ranges = dict(self._ranges(recipe))
+        for name in names:
+            source, result = self._tensors[name]
+            step, _ = activation_parameters(*ranges[source])
+            low, high = ranges[result]
+            smallest = float(step) * self._weight_steps[name] / LARGEST_MULTIPLIER
+            ranges[result] = (low, max(high, low + LEVELS * smallest))
         return {
             name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
-            for name, (low, high) in self._ranges(recipe).items()
+            for name, (low, high) in ranges.items()
         }
 
     def _ranges(self, recipe: Recipe) -> Mapping[str, Range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -14,19 +15,22 @@ __all__ = ["compacted", "packed"]
 ALIGNMENT = 16  # of constant data, as the schema's force_align asks for
 
 
-def compacted(model: Any) -> bytes:
-    """The flatbuffer of an unpacked model (`ModelT`), which is changed: inner tensors get short names.
+def compacted(model: Any, outputs: Sequence[str] = ()) -> bytes:
+    """The flatbuffer of an unpacked model (`ModelT`), which is changed: inner tensors get short names, and those of the
+    main graph's outputs the given ones.
 
     In a small quantized model names are a tenth of the file, and zero points, eight zeros for every channel of every
     weight and bias, another tenth.
     """
+    for index, name in zip(model.subgraphs[0].outputs, outputs, strict=False):
+        model.subgraphs[0].tensors[index].name = name.encode()
     for at, graph in enumerate(model.subgraphs):
         kept = {int(index) for index in (*graph.inputs, *graph.outputs)}
         taken = {graph.tensors[index].name for index in kept}
         for index, tensor in enumerate(graph.tensors):
-            name = f"t{at}_{index}".encode()
-            if index not in kept and name not in taken:
-                tensor.name = name
+            short = f"t{at}_{index}".encode()
+            if index not in kept and short not in taken:
+                tensor.name = short
     return packed(model)
 
 

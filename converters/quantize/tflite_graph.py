@@ -13,7 +13,16 @@ from converters.quantize.weights import Quantized
 from converters.quiet import load_tool, quiet
 from converters.targets.tflite import operator_names
 
-__all__ = ["WEIGHT_INPUT", "inspect_tflite", "tensor_name", "unit_tensors", "units_of", "unpacked", "with_unique_names"]
+__all__ = [
+    "acceptable",
+    "inspect_tflite",
+    "largest_weights",
+    "tensor_name",
+    "unit_tensors",
+    "units_of",
+    "unpacked",
+    "with_float_outputs",
+]
 
 WEIGHT_INPUT = {
     "BATCH_MATMUL": 1, "CONV_2D": 1, "CONV_3D": 1, "CONV_3D_TRANSPOSE": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1,
@@ -36,13 +45,15 @@ def unpacked(data: bytes) -> Any:
         return tool.read_model_from_bytearray(bytearray(data))  # big buffers lie behind the flatbuffer
 
 
-def with_unique_names(data: bytes) -> bytes:
-    """The same model with every tensor named differently, which ai-edge-quantizer asks for; as given where it is so."""
+def acceptable(data: bytes) -> bytes:
+    """The same model as ai-edge-quantizer takes it: with a list of signatures, if an empty one, and with every tensor
+    named differently; as given where it is so already."""
     model = unpacked(data)
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     counts = Counter(tensor_name(tensor) for tensor in tensors)
-    if max(counts.values(), default=1) == 1 and "" not in counts:
+    if max(counts.values(), default=1) == 1 and "" not in counts and model.signatureDefs is not None:
         return data
+    model.signatureDefs = model.signatureDefs or []
     taken = set(counts)
     seen: set[str] = set()
     for tensor in tensors:
@@ -52,6 +63,29 @@ def with_unique_names(data: bytes) -> bytes:
             candidate, number = f"{base}_{number}", number + 1
         seen.add(candidate)
         tensor.name = candidate.encode()
+    return packed(model)
+
+
+def with_float_outputs(data: bytes) -> bytes:
+    """The same model, with each output taken where it is still float.
+
+    Where an operator to be quantized reads an output too, ai-edge-quantizer makes the rounded copy the graph's output,
+    but leaves the signature with the float one, which then belongs to nobody.
+    """
+    model = unpacked(data)
+    floats = load_tool("ai_edge_litert.schema_py_generated").TensorType.FLOAT32
+    kinds, graph = operator_names(model), model.subgraphs[0]
+    rounded = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in graph.operators
+        if kinds[operator.opcodeIndex] == "QUANTIZE" and graph.tensors[operator.inputs[0]].type == floats
+    }
+    if not rounded.keys() & {int(at) for at in graph.outputs}:
+        return data
+    graph.outputs = np.array([rounded.get(int(at), int(at)) for at in graph.outputs], np.int32)
+    for signature in model.signatureDefs or ():
+        for each in signature.outputs:
+            each.tensorIndex = rounded.get(each.tensorIndex, each.tensorIndex)
     return packed(model)
 
 
@@ -85,6 +119,19 @@ def unit_tensors(model: Any) -> dict[str, tuple[str, str]]:
         if name in units:
             source = operator.inputs[DATA_INPUT.get(kinds[operator.opcodeIndex], 0)]
             result[name] = tensor_name(graph.tensors[source]), name
+    return result
+
+
+def largest_weights(model: Any) -> dict[str, float]:
+    """The largest absolute weight of each unit."""
+    kinds, graph, units = operator_names(model), model.subgraphs[0], units_of(model)
+    result = {}
+    for operator in graph.operators:
+        name = tensor_name(graph.tensors[operator.outputs[0]]) if len(operator.outputs) else ""
+        if name in units:
+            weight = _weight(model, graph, operator, kinds[operator.opcodeIndex])
+            values = np.frombuffer(bytes(model.buffers[weight.buffer].data), "<f4")
+            result[name] = float(np.abs(values).max(initial=0.0))
     return result
 
 
