@@ -1,152 +1,201 @@
-"""W8A8 for Core ML (iOS 17): quantize and dequantize before the chosen operators, weights in INT8 by channel.
+"""Core ML at lower precision: fp16, weights in INT8 (W8, iOS 16), and weights and activations in INT8 (W8A8, iOS 17).
 
-coremltools' own `linear_quantize_activations` finds its ranges by running the model on a Mac. Here they come from
-`coreml_reference`, and the pairs are put into the program directly.
+Everything starts from a stored float32 package, whatever made it, and needs no Mac: coremltools' own
+`linear_quantize_activations` finds its ranges by running the model, here they come from `coreml_reference`, and the
+pairs of quantize and dequantize are put into the program directly.
 
 The Neural Engine computes W8A8 in fp16, so the chosen operators, and what lies between them, are declared fp16; what
-reads the raw input (normalization, statistics of it) stays in float32.
+reads the raw input (normalization, statistics of it) stays in float32. With INT8 weights alone nothing else changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from converters.coreml_reference import CoreMLReference
+from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.mil.reading import read_program
+from converters.quantize.base import Unit
 from converters.quantize.calibration import RangeCollector
+from converters.quantize.coreml_half import half_operations
+from converters.quantize.coreml_inspect import inspect_coreml
+from converters.quantize.coreml_means import ChannelMeans
+from converters.quantize.coreml_noise import unit_noise
+from converters.quantize.coreml_rewrite import compute_in_half, half_weights, insert_pairs, integer_weights
+from converters.quantize.coreml_units import CoreMLUnit, find_units, use_linear
 from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized, refuse_low_share
-from converters.quiet import load_tool, quiet
+from converters.quiet import quiet
 from converters.sources.tfgraph import FrozenGraph
 from converters.targets.coreml import check_coreml, coreml_program, pack_program
 from edge_runtime.bundle import TensorSpec
 
-__all__ = ["inspect_coreml", "quantize_coreml"]
+__all__ = ["CoreMLQuantizer", "inspect_coreml", "quantize_coreml"]
 
-SMALLEST_FP16_STEP = 1e-4  # a scale below fp16's normal numbers loses its precision
-WEIGHTED = ("conv", "conv_transpose", "linear")
-BETWEEN = frozenset(
-    {
-        "avg_pool",
-        "clip",
-        "concat",
-        "expand_dims",
-        "max_pool",
-        "reduce_mean",
-        "relu",
-        "relu6",
-        "reshape",
-        "squeeze",
-        "transpose",
-    }
-)
-MOVES = frozenset(
-    {"cast", "concat", "constexpr_affine_dequantize", "expand_dims", "gather", "identity", "pad", "reshape"}
-    | {"slice_by_index", "slice_by_size", "split", "squeeze", "stack", "tile", "transpose"}
-)
+IOS_17 = 8  # as a specification version; the first with quantized activations
+SMALLEST_HALF_STEP = 6.2e-5  # the smallest normal fp16 number; hardware may take smaller ones for 0
+LEVELS = 255
+Range = tuple[float, float]
+
+
+class CoreMLQuantizer:
+    """A float32 package (the bytes of its zip) with calibration rows as `CoreMLReference.run` takes them.
+
+    Raises `ModelUnreadable` and `UnsupportedOperator` as `CoreMLReference` does.
+    """
+
+    target = "coreml"
+
+    def __init__(self, package: bytes, rows: Mapping[str, np.ndarray]) -> None:
+        self._package = package
+        self._rows = rows
+        self._reference = CoreMLReference(package, prepare=use_linear)
+        self._found = find_units(self._reference.function)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(each.unit for each in self._found)
+
+    def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> bytes:
+        """The package with all units of the recipe's operators at its precision but those in ``keep_float``.
+
+        Raises `InvalidRequest` for an unknown unit; `QuantizationRefused` for `int8-dynamic`, which Core ML does not
+        have, and where less than the recipe's share of the weights could be quantized; `TooLittleData` without rows.
+        """
+        unknown = set(keep_float) - {each.unit.name for each in self._found}
+        if unknown:
+            raise InvalidRequest(f"no units {', '.join(sorted(unknown))} in this model; `units` lists them")
+        chosen = [each for each in self._chosen(recipe) if each.unit.name not in keep_float]
+        program, _ = read_program(self._package, version=IOS_17 if recipe.precision == "int8" else None)
+        with quiet("quantizing the Core ML program"):
+            use_linear(program)
+            if recipe.precision == "fp16":
+                self._to_half(program, keep_float)
+            elif recipe.precision == "int8-weights":
+                integer_weights(program, chosen, self._means)
+            else:
+                self._to_integers(program, chosen, recipe)
+        data = pack_program(program)
+        result = check_coreml(data, tuple(self._reference.inputs), self._reference.outputs)
+        if recipe.precision != "fp16":
+            refuse_low_share(inspect_coreml(result), recipe)
+        return data
+
+    def inspect(self, data: bytes) -> Quantized:
+        """What of a package is in INT8."""
+        return inspect_coreml(CoreMLReference(data))
+
+    def sensitivities(self, recipe: Recipe) -> dict[str, float]:
+        """dB of the first output when one unit alone is quantized, for each unit that the recipe would quantize.
+
+        Measured on a few calibration rows, spread over all.
+        """
+        chosen = self._chosen(recipe)
+        ranges = self._unit_ranges(recipe) if recipe.precision == "int8" else {}
+        return unit_noise(self._reference, chosen, ranges, self._rows, recipe)
+
+    def _chosen(self, recipe: Recipe) -> list[CoreMLUnit]:
+        if recipe.precision == "int8-dynamic":
+            raise QuantizationRefused(
+                "Core ML does not quantize activations at run time, so it has no int8-dynamic; int8-weights stores the "
+                "same weights and computes in float"
+            )
+        kinds = recipe.operators["coreml"]
+        chosen = [each for each in self._found if each.covered_by(kinds)]
+        if recipe.precision != "int8":
+            return chosen
+        ranges = self._unit_ranges(recipe)
+        return [each for each in chosen if each.operation in ranges]
+
+    def _to_half(self, program: Any, keep_float: Collection[str]) -> None:
+        """Weights of what has to compute in float32 are stored in fp16 all the same, and kept units are left alone."""
+        kept = set(keep_float)
+        weighted = {each.operation for each in self._found if each.unit.name not in kept}
+        half = half_operations(self._reference.function, weighted, self._peaks) - kept
+        compute_in_half(program, half)
+        rest = [each for each in self._found if each.operation not in half and each.unit.name not in kept]
+        half_weights(program, [each for each in rest if self._peak_weight(each) < np.finfo(np.float16).max])
+
+    def _to_integers(self, program: Any, chosen: list[CoreMLUnit], recipe: Recipe) -> None:
+        ranges = self._unit_ranges(recipe)
+        fine = {each.operation for each in chosen if _step(ranges[each.operation]) < SMALLEST_HALF_STEP}
+        names = {each.operation for each in chosen}
+        half = half_operations(self._reference.function, names, self._peaks)
+        weighted = {each.operation for each in self._found}
+        compute_in_half(program, half - fine - (weighted - names))  # a unit left in float is left in float32
+        integer_weights(program, chosen, self._means)
+        insert_pairs(program, chosen, ranges)
+
+    def _unit_ranges(self, recipe: Recipe) -> dict[str, Range]:
+        """By operation, of what meets the unit's weights."""
+        collected = self._collected
+        limits = collected.least_squares() if recipe.range_method == "mse" else collected.ranges(recipe.range_coverage)
+        operations = {operation.name: operation for operation in self._reference.function.operations}
+        return {
+            each.operation: limits[operations[each.operation].inputs[each.data].name]
+            for each in self._found
+            if each.data is not None and not each.nested and operations[each.operation].inputs[each.data].name in limits
+        }
+
+    def _peak_weight(self, unit: CoreMLUnit) -> float:
+        operation = next(each for each in self._reference.operations() if each.name == unit.operation)
+        return max(float(np.abs(operation.inputs[name].val).max(initial=0.0)) for name, _ in unit.weights)
+
+    @property
+    def _collected(self) -> RangeCollector:
+        return self._observed[0]
+
+    @property
+    def _peaks(self) -> Mapping[str, float]:
+        return self._observed[1]
+
+    @property
+    def _means(self) -> Mapping[str, np.ndarray]:
+        """By operation, the mean of each channel of what a unit reads."""
+        operations = {operation.name: operation for operation in self._reference.function.operations}
+        sums = self._observed[2]
+        return {
+            each.operation: sums[operations[each.operation].inputs[each.data].name].mean
+            for each in self._found
+            if each.data is not None and not each.nested and operations[each.operation].inputs[each.data].name in sums
+        }
+
+    @cached_property
+    def _observed(self) -> tuple[RangeCollector, dict[str, float], dict[str, ChannelMeans]]:
+        """Ranges of what the units read, each tensor's largest magnitude, and channels' means of what units read."""
+        if not len(next(iter(self._rows.values()))):
+            raise TooLittleData("Core ML needs calibration rows: there are none")
+        operations = {operation.name: operation for operation in self._reference.operations()}
+        watched = {
+            operations[each.operation].inputs[each.data].name: ChannelMeans(1 if each.kind.startswith("conv") else -1)
+            for each in self._found
+            if each.data is not None
+        }
+        collector, peaks = RangeCollector(), dict[str, float]()
+
+        def observe(name: str, values: np.ndarray) -> None:
+            if values.dtype.kind != "f" or not values.size:
+                return
+            peak = max(float(values.max()), -float(values.min()))
+            peaks[name] = max(peaks.get(name, 0.0), peak if np.isfinite(peak) else np.inf)
+            if name in watched:
+                collector.observe(name, values)
+                watched[name].observe(values)
+
+        self._reference.run(self._rows, observe)
+        return collector, peaks, {name: means for name, means in watched.items() if means.count}
 
 
 def quantize_coreml(
     graph: FrozenGraph, inputs: tuple[TensorSpec, ...], calls: Mapping[str, np.ndarray], recipe: Recipe
 ) -> bytes:
-    """A W8A8 package from the frozen graph. ``calls`` are rows ``(rows, 1, …)``, with the program's batch of 1.
-
-    Raises `QuantizationRefused` when less than the recipe's share of the weights could be quantized.
-    """
-    kinds = recipe.operators["coreml"]
-    half = pack_program(coreml_program(graph, inputs, fp16=_half_precision(kinds)))
-    reference = CoreMLReference(half)
-    collector = RangeCollector()
-    reference.run(calls, collector.observe)
-    with quiet("quantizing the Core ML program"):
-        quantized = _insert_pairs(reference, collector.ranges(recipe.range_coverage), kinds)
-    data = pack_program(quantized, finish=lambda model: _quantize_weights(model, kinds))
-    result = check_coreml(data, graph.inputs, graph.outputs)
-    refuse_low_share(inspect_coreml(result), recipe)
-    return data
+    """A package from a frozen TensorFlow graph by one recipe, without a search."""
+    return CoreMLQuantizer(pack_program(coreml_program(graph, inputs)), calls).quantize(recipe)
 
 
-def inspect_coreml(reference: CoreMLReference) -> Quantized:
-    """What of a program is in INT8: weights stored as integers, of operators whose input is dequantized."""
-    total, quantized, floats = 0, 0, set()
-    for operation in reference.operations():
-        kind = operation.op_type
-        if kind in WEIGHTED:
-            weight = operation.weight
-            elements = int(np.prod(weight.shape))
-            total += elements
-            stored = weight.op is not None and weight.op.op_type == "constexpr_affine_dequantize"
-            if stored and operation.x.op is not None and operation.x.op.op_type == "dequantize":
-                quantized += elements
-                continue
-        if kind not in MOVES | {"quantize", "dequantize"}:
-            floats.add(kind)
-    return Quantized(weights=total, quantized=quantized, float_operators=tuple(sorted(floats)))
-
-
-def _half_precision(kinds: tuple[str, ...]) -> Callable[[Any], bool]:
-    """Chooses the operators to quantize, and those between them that depend on nothing else."""
-    known: dict[str, bool] = {}
-
-    def chosen(operation: Any) -> bool:
-        if operation.name not in known:
-            known[operation.name] = _decide(operation)
-        return known[operation.name]
-
-    def _decide(operation: Any) -> bool:
-        if operation.op_type == "cast":  # put in behind an operation that was chosen before
-            return operation.x.op is not None and chosen(operation.x.op)
-        if operation.op_type in kinds:
-            return operation.weight.val is not None
-        if operation.op_type not in BETWEEN:
-            return False
-        values = operation.inputs.get("values")
-        live = [var for var in (values if values is not None else [operation.inputs.get("x")]) if var is not None]
-        return bool(live) and all(var.op is not None and chosen(var.op) for var in live)
-
-    return chosen
-
-
-def _insert_pairs(reference: CoreMLReference, ranges: Mapping[str, tuple[float, float]], kinds: tuple[str, ...]) -> Any:
-    """The reference's program with a quantize/dequantize pair on the input of every chosen operation."""
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - the name that coremltools uses
-    from coremltools.converters.mil.mil import types
-
-    program = reference.program
-    for function in program.functions.values():
-        pairs: dict[str, Any] = {}
-        for operation in list(function.operations):
-            if operation.op_type not in kinds or operation.weight.val is None or operation.x.name not in ranges:
-                continue
-            source = operation.x
-            with function, mb.set_before_op(operation):
-                if source.name not in pairs:
-                    low, high = ranges[source.name]
-                    half = source.dtype == types.fp16
-                    step = max((high - low) / 255, SMALLEST_FP16_STEP if half else 1e-9)
-                    scale = np.float16(step) if half else np.float32(step)
-                    zero = np.int8(np.clip(np.rint(-128 - low / step), -128, 127))
-                    codes = mb.quantize(input=source, scale=scale, zero_point=zero, output_dtype="int8")
-                    pairs[source.name] = mb.dequantize(input=codes, scale=scale, zero_point=zero)
-                arguments = {name: var for name, var in operation.inputs.items() if var is not None}
-                replaced = getattr(mb, operation.op_type)(
-                    **(arguments | {"x": pairs[source.name], "name": operation.name})
-                )
-            function.replace_uses_of_var_after_op(anchor_op=operation, old_var=operation.outputs[0], new_var=replaced)
-            replaced.name = operation.outputs[0].name
-            function.remove_ops([operation])
-    return program
-
-
-def _quantize_weights(model: Any, kinds: tuple[str, ...]) -> Any:
-    ct = load_tool("coremltools")
-    optimize = ct.optimize.coreml
-    config = optimize.OpLinearQuantizerConfig(
-        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=0
-    )
-    # By operator type: a global configuration would also quantize the normalization's constants.
-    return optimize.linear_quantize_weights(
-        model, optimize.OptimizationConfig(op_type_configs=dict.fromkeys(kinds, config))
-    )
+def _step(limits: Range) -> float:
+    return (limits[1] - limits[0]) / LEVELS

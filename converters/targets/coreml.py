@@ -1,69 +1,85 @@
-"""Core ML ``mlprogram`` for iOS 17, with float32 inputs and outputs, as a zip of the ``.mlpackage`` folder.
+"""Core ML ``mlprogram`` for iOS 16 with the model's own dtypes, as a zip of the ``.mlpackage`` folder.
 
 Made and saved on any machine; Core ML runs only on Apple's systems, so it is checked with `coreml_reference`.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import tempfile
-import uuid
-import zipfile
-from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters.coreml_reference import CoreMLReference
-from converters.errors import CheckFailed, ConversionFailed, UnsupportedOperator
+from converters.errors import CheckFailed, ConversionFailed, ModelUnreadable, UnsupportedModel, UnsupportedOperator
+from converters.mil.archive import pack_folder
+from converters.mil.naming import rename_by_order
 from converters.quiet import load_tool, quiet
 from converters.sources.base import BATCH
 from converters.sources.tfgraph import FrozenGraph
+from converters.targets.tf_for_coreml import prepared, register_operators
 from converters.targets.tflite import refuse_dynamic
 from edge_runtime.bundle import TensorSpec
 
-__all__ = ["MINIMUM_ENGINE_VERSION", "check_coreml", "coreml_operators", "coreml_program", "pack_program"]
+__all__ = [
+    "DTYPES",
+    "check_coreml",
+    "coreml_operators",
+    "coreml_program",
+    "minimum_engine_version",
+    "pack_program",
+]
 
-MINIMUM_ENGINE_VERSION = "17.0"  # of iOS, whose version is Core ML's
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-NAMESPACE = uuid.UUID("6f1c9a2e-7f0b-5d5e-9a55-0e6c1f3d2b47")  # so that the same model gives the same bytes
-LOOPS = frozenset({"If", "StatelessIf", "StatelessWhile", "While"})
-UNTRANSLATED = "not implemented"
+# Of a tensor at the model's border. Core ML has no 64-bit tensors; indices fit into 32.
+DTYPES: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int32": np.int32,
+    "int64": np.int32,
+}
+UNTRANSLATED = re.compile(r"""for op ['"]([\w.]+)['"]? not implemented|['"]([\w.]+)['"] not implemented""")
 
 
-def coreml_program(
-    graph: FrozenGraph, inputs: tuple[TensorSpec, ...], *, fp16: Callable[[Any], bool] | None = None
-) -> Any:
-    """The graph as a MIL program with float32 inputs and outputs. ``graph`` has its batch fixed to 1.
+def minimum_engine_version(precision: str) -> str:
+    """The oldest iOS, whose version is Core ML's, that loads a file of this precision: W8A8 came with iOS 17."""
+    return "17.0" if precision == "int8" else "16.0"
 
-    ``fp16`` chooses the operations that compute in fp16; None means none. Raises `UnsupportedModel` for dynamic axes,
-    `UnsupportedOperator` for an operator that coremltools cannot translate.
+
+def coreml_program(graph: FrozenGraph, inputs: tuple[TensorSpec, ...]) -> Any:
+    """The graph as a MIL program for iOS 16 that computes in float32. ``graph`` has its batch fixed to 1.
+
+    Loops of recurrent layers become MIL's own. Raises `UnsupportedModel` for dynamic axes and for inputs of a dtype
+    that Core ML does not take, `UnsupportedOperator` for an operator that coremltools cannot translate.
     """
     refuse_dynamic("coreml", inputs)
-    for node in graph.graph_def.node:
-        if node.op in LOOPS:
-            raise UnsupportedOperator(node.op, "recurrent layers cannot be converted to Core ML in this version")
+    for spec in inputs:
+        if spec.dtype not in DTYPES:
+            raise UnsupportedModel(
+                f"input {spec.name} is {spec.dtype}, and Core ML takes {', '.join(DTYPES)}; cast it inside the model"
+            )
     ct = load_tool("coremltools")
     given = [
         ct.TensorType(
-            name=spec.name, shape=tuple(1 if size == BATCH else size for size in spec.shape), dtype=np.float32
+            name=spec.name,
+            shape=tuple(1 if size == BATCH else size for size in spec.shape),
+            dtype=DTYPES[spec.dtype],
         )
         for spec in inputs
     ]
-    wanted = [ct.TensorType(name=name, dtype=np.float32) for name in graph.outputs]
-    precision = ct.precision.FLOAT32 if fp16 is None else ct.transform.FP16ComputePrecision(op_selector=fp16)
+    wanted = [ct.TensorType(name=name, dtype=_output_dtype(graph, name)) for name in graph.outputs]
     try:
         with quiet("coremltools"):
+            register_operators()
             program = ct.convert(
-                [graph.function()],
+                [prepared(graph).function()],
                 source="tensorflow",
                 inputs=given,
                 outputs=wanted,
                 convert_to="milinternal",
-                minimum_deployment_target=ct.target.iOS17,
-                compute_precision=precision,
+                minimum_deployment_target=ct.target.iOS16,
+                compute_precision=ct.precision.FLOAT32,
             )
             _exact_logarithms(program)
     except ConversionFailed as error:
@@ -71,30 +87,36 @@ def coreml_program(
     return program
 
 
-def pack_program(program: Any, *, finish: Callable[[Any], Any] | None = None) -> bytes:
-    """The program as a deterministic zip of an ``.mlpackage``. ``finish`` may still change the MLModel."""
+def pack_program(program: Any) -> bytes:
+    """The program as a deterministic zip of an ``.mlpackage`` for the system it was made for, iOS 16 at least."""
     ct = load_tool("coremltools")
     with tempfile.TemporaryDirectory(prefix="edgeship-coreml-") as folder, quiet("saving the Core ML package"):
+        made_for = max(function.opset_version for function in program.functions.values())
+        settings = {
+            "source": "milinternal",
+            "minimum_deployment_target": max(made_for, ct.target.iOS16),
+            "compute_precision": ct.precision.FLOAT32,  # as the program says: no further casts
+        }
+        simplified = ct.convert(program, convert_to="milinternal", **settings)
+        rename_by_order(simplified)
         model = ct.convert(
-            program,
-            source="milinternal",
+            simplified,
             convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS17,
-            compute_precision=ct.precision.FLOAT32,  # as the program says: no further casts
+            pass_pipeline=ct.PassPipeline.EMPTY,
             skip_model_load=True,
+            **settings,
         )
-        model = finish(model) if finish else model
         model.user_defined_metadata.clear()  # holds the date
         path = Path(folder) / "model.mlpackage"
         model.save(str(path))
-        return _zipped(path)
+        return pack_folder(path)
 
 
 def check_coreml(data: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CoreMLReference:
     """Read the package back as a program that the evaluator knows. Raises `CheckFailed`, `UnsupportedOperator`."""
     try:
         reference = CoreMLReference(data)
-    except ConversionFailed as error:
+    except ModelUnreadable as error:
         raise CheckFailed(f"the converted Core ML package cannot be read back: {error}") from error
     if set(reference.inputs) != set(inputs) or set(reference.outputs) != set(outputs):
         raise CheckFailed(
@@ -107,6 +129,14 @@ def check_coreml(data: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...])
 def coreml_operators(reference: CoreMLReference) -> tuple[str, ...]:
     """Operator types in the program, sorted, each once."""
     return tuple(sorted(set(reference.operators)))
+
+
+def _output_dtype(graph: FrozenGraph, name: str) -> type[np.generic]:
+    """float32 for floats and int32 for everything else, which is what Core ML has at its border."""
+    tf = load_tool("tensorflow")
+    node = next(node for node in graph.graph_def.node if node.name == name)
+    kind = tf.as_dtype(node.attr["T"].type)
+    return np.float32 if kind.is_floating else np.int32
 
 
 def _exact_logarithms(program: Any) -> None:
@@ -123,34 +153,9 @@ def _exact_logarithms(program: Any) -> None:
             function.remove_ops([operation])
 
 
-def _zipped(package: Path) -> bytes:
-    """Stored, sorted, with fixed times and identifiers."""
-    manifest = json.loads((package / "Manifest.json").read_text())
-    # A model whose weights all fit into its program has an empty folder for them, and a zip holds files only.
-    entries = {key: entry for key, entry in manifest["itemInfoEntries"].items() if _has_files(package, entry["path"])}
-    renamed = {old: str(uuid.uuid5(NAMESPACE, entry["path"])) for old, entry in entries.items()}
-    manifest["itemInfoEntries"] = {renamed[old]: entry for old, entry in entries.items()}
-    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
-    (package / "Manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(path for path in package.rglob("*") if path.is_file()):
-            info = zipfile.ZipInfo(path.relative_to(package.parent).as_posix(), ZIP_DATE)
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, path.read_bytes())
-    return buffer.getvalue()
-
-
-def _has_files(package: Path, item: str) -> bool:
-    path = package / "Data" / item
-    return path.is_file() or any(path.rglob("*"))
-
-
 def _translated(error: ConversionFailed) -> ConversionFailed | UnsupportedOperator:
-    if UNTRANSLATED in str(error):
-        words = str(error).replace("'", '"').split('"')
-        if len(words) > 1:
-            return UnsupportedOperator(
-                words[1], "coremltools cannot translate this TensorFlow operator; replace its layer"
-            )
-    return error
+    found = UNTRANSLATED.search(str(error))
+    if found is None:
+        return error
+    operator = found[1] or found[2]
+    return UnsupportedOperator(operator, "coremltools cannot translate this TensorFlow operator; replace its layer")
