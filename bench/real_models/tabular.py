@@ -45,9 +45,7 @@ def employment(folder: Path) -> Info:
     for split, of in YEARS.items():
         chosen = np.sort(rng.choice(np.flatnonzero(year == of), ROWS[split], replace=False))
         parts[split] = (x[chosen], employed[chosen])
-        splits |= save_split(
-            folder, split, f"answers of {of}", {"features": x[chosen]}, label=employed[chosen], group=year[chosen]
-        )
+        splits |= save_split(folder, split, f"people asked in {of}", {"features": x[chosen]}, label=employed[chosen])
     model = _network(parts["training"][0], outputs=2, name="employment")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     _fit(model, *parts["training"], loss=loss, epochs=12)
@@ -64,7 +62,10 @@ def employment(folder: Path) -> Info:
         parameters=model.count_params(),
         convolutional=False,
         synthetic=False,
-        notes=(f"Input `features`: {', '.join(CODES)} as the census codes them; label: employed.",),
+        notes=(
+            f"Input `features`: {', '.join(CODES)} as the census codes them; label: employed.",
+            "Different people may have given the same answers: some rows are equal in two splits.",
+        ),
         source_score=accuracy,
         splits=splits,
     )

@@ -1,0 +1,39 @@
+"""Runs one step in a process of its own, since quantizers crash; what went wrong becomes one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["attempt", "reason_of"]
+
+LIMIT_S = 400.0
+LONGEST = 200
+
+
+def attempt(
+    *command: str | Path, module: bool = True, limit_s: float = LIMIT_S, fine: tuple[int, ...] = (0,)
+) -> str | None:
+    """Run ``python -m`` with these arguments (or a program); None if it went well, else the reason in a line."""
+    start = [sys.executable, "-m"] if module else []
+    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [*start, *map(str, command)], capture_output=True, text=True, timeout=limit_s, env=environ, check=False,
+            errors="replace",
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"did not end within {limit_s:g} s"
+    return None if done.returncode in fine else reason_of(done.returncode, done.stderr)
+
+
+def reason_of(code: int, stderr: str) -> str:
+    """The signal, or the last line that says something; at most 200 characters."""
+    if code < 0:
+        return f"crashed: {signal.Signals(-code).name}"
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0] or line.startswith("error")]
+    return ((errors or lines or [f"exit code {code}"])[-1])[:LONGEST]
