@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.distilling.training import Epoch, Lesson, Settings, train
+from converters.distilling.training import Epoch, Lesson, Settings, Trainer
 from converters.errors import LabelMismatch, NonFiniteData, TooLittleData, UnsupportedModel, WrongShape
 from converters.evaluate import accuracy
 from converters.quiet import load_tool
@@ -87,10 +87,8 @@ def distill(
         _check_rows(held_x, held_y, classes, "validation")
         teacher_accuracy = accuracy(_logits(answer, held_x, classes), held_y)
 
-    trained = train(
-        student,
+    trained = Trainer(student, settings, rows=len(x), outputs=classes).train(
         Lesson(inputs={"x": x}, answers=soft, labels=None if y is None else np.asarray(y)),
-        settings,
         alpha=alpha if y is not None else 0.0,
         seed=seed,
         validate=None if validation is None else lambda: accuracy(_predict(student, held_x), held_y),

@@ -78,6 +78,8 @@ def distil_over_seeds(
 
     regression = training.targets is not None or evaluation.targets is not None
     opened = open_teacher(teacher, regression=regression)
+    if opened.caution is not None and settings.temperature >= 1:
+        caution(opened.caution)
     optional = {"pool": pool, "validation": validation, "evaluation": evaluation}
     given = {"training": training} | {name: data for name, data in optional.items() if data is not None}
     splits = answered(opened, given, say)

@@ -12,7 +12,7 @@ import numpy as np
 from converters.distilling.report import Arm, Kept, Run
 from converters.distilling.splits import Say, Split, Warn
 from converters.distilling.students import Student
-from converters.distilling.training import Lesson, Settings, answers_of, train
+from converters.distilling.training import Lesson, Settings, Trainer, answers_of
 from converters.task import Task
 
 __all__ = ["Plan", "Trained", "score", "train_arms"]
@@ -20,7 +20,8 @@ __all__ = ["Plan", "Trained", "score", "train_arms"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is trained and by what it is judged. ``arms`` are in the order of training: lesson and weight of labels."""
+    """What is trained and by what it is judged. ``arms`` are in the order of training, each a lesson of as many rows
+    and the weight of its labels."""
 
     task: Task
     student: Student
@@ -50,24 +51,34 @@ def train_arms(
     """The same seeds for every arm. Warns between them when the teacher is no better than labels alone."""
     runs: list[Run] = []
     best: dict[Arm, tuple[float, list[np.ndarray]]] = {}
+    first = next(iter(plan.arms.values()))[0]
+    rows, outputs = first.answers.shape
+    model = plan.student.build(seeds[0])
+    trainer = Trainer(model, settings, rows=rows, outputs=outputs, regression=first.regression)
+
+    def scored(split: Split) -> float:
+        return score(plan.task, split, answers_of(model, split.data.inputs))
+
     for arm, (lesson, alpha) in plan.arms.items():
         if runs:
             _gate(runs, plan, warn)
         for seed in seeds:
             say(_doing(arm, seed, seeds), len(runs), len(plan.arms) * len(seeds))
-            model = plan.student.build(seed)
-
-            def validate(model: Any = model) -> float:
-                return score(plan.task, plan.validation, answers_of(model, plan.validation.data.inputs))
-
-            trained = train(model, lesson, settings, alpha=alpha, seed=seed, validate=validate, clock=clock)
-            reached = validate()
+            trained = trainer.train(
+                lesson,
+                alpha=alpha,
+                seed=seed,
+                start=plan.student.build(seed),
+                validate=lambda: scored(plan.validation),
+                clock=clock,
+            )
+            reached = scored(plan.validation)
             runs.append(
                 Run(
                     arm=arm,
                     seed=seed,
                     validation=reached,
-                    evaluation=score(plan.task, plan.evaluation, answers_of(model, plan.evaluation.data.inputs)),
+                    evaluation=scored(plan.evaluation),
                     best_epoch=trained.best_epoch,
                     seconds=trained.seconds,
                 )
@@ -75,7 +86,6 @@ def train_arms(
             if arm not in best or reached > best[arm][0]:
                 best[arm] = (reached, model.get_weights())
     kept = _kept(runs)
-    model = plan.student.build(kept.seed)
     model.set_weights(best[kept.arm][1])
     return Trained(runs=tuple(runs), kept=kept, model=model)
 

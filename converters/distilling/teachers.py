@@ -17,19 +17,25 @@ from edge_runtime.bundle import TensorSpec
 __all__ = ["Teacher", "open_teacher", "to_logits"]
 
 SMALLEST = 1e-6  # a probability of 0 has no logarithm; forests give many
+DECIDES = (
+    "the teacher gives decision scores, which are no logits: a temperature of 4 can flatten them until they teach "
+    "nothing. Try --temperature 0.5, or give an estimator with probabilities"
+)
 Answer = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
     """``answer`` maps rows of inputs to logits ``(rows, classes)``, or to values ``(rows, outputs)`` for regression,
-    float32. ``inputs`` is None for a function, whose inputs nobody knows."""
+    float32. ``inputs`` is None for a function, whose inputs nobody knows; ``caution`` says what to know of its answers.
+    """
 
     name: str
     kind: str
     parameters: int | None
     inputs: tuple[TensorSpec, ...] | None
     answer: Answer
+    caution: str | None = None
 
 
 def open_teacher(teacher: Source | Any, *, regression: bool = False) -> Teacher:
@@ -62,8 +68,14 @@ def open_teacher(teacher: Source | Any, *, regression: bool = False) -> Teacher:
             outputs[name], inputs, f"{source.name}, output {name}", regression=regression, activation=activation
         )
 
+    decides = source.kind == "sklearn" and source.outputs[0].name == "scores"
     return Teacher(
-        name=source.name, kind=source.kind, parameters=source.parameters, inputs=source.inputs, answer=answer
+        name=source.name,
+        kind=source.kind,
+        parameters=source.parameters,
+        inputs=source.inputs,
+        answer=answer,
+        caution=DECIDES if decides else None,
     )
 
 

@@ -17,9 +17,10 @@ import numpy as np
 from converters.errors import InvalidRequest
 from converters.quiet import load_tool
 
-__all__ = ["Epoch", "Lesson", "Settings", "Trained", "answers_of", "train"]
+__all__ = ["Epoch", "Lesson", "Settings", "Trained", "Trainer", "answers_of"]
 
 PREDICT_ROWS = 512
+Loss = Callable[[Any, Any, Any, Any], Any]  # packed truth, the student's answers, weight of labels, scale → (rows,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,11 @@ class Lesson:
             regression=self.regression,
         )
 
+    def scale(self) -> np.ndarray:
+        """Standard deviation of the answers, ``(outputs,)`` float32; 1 for one that never changes."""
+        spread = self.answers.std(axis=0)
+        return np.where(spread > 0, spread, 1.0).astype(np.float32)
+
     def packed(self) -> np.ndarray:
         """Answers, truth, and whether there is one, side by side in one float32 array, as Keras passes targets on."""
         rows = len(self.answers)
@@ -100,65 +106,87 @@ class Trained:
     seconds: float
 
 
-def train(
-    model: Any,
-    lesson: Lesson,
-    settings: Settings,
-    *,
-    alpha: float,
-    seed: int,
-    validate: Callable[[], float] | None = None,
-    progress: Callable[[Epoch], None] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Trained:
-    """Train a built functional `keras.Model` in place. ``validate`` scores it after each epoch; the best is kept.
+class Trainer:
+    """A compiled training step of one built functional `keras.Model`, which it trains in place.
 
-    ``seed`` fixes the order of the rows and dropout; the initial weights are the caller's.
+    It is traced once and used for every arm and seed: tracing, and Keras's own loop around it, take several times as
+    long as the arithmetic of a small student.
     """
-    keras = load_tool("keras")
-    started = clock()
-    keras.utils.set_random_seed(seed)
-    steps = -(-len(lesson.answers) // settings.batch_size) * settings.epochs
-    # A second model over the same layers is compiled, so that the student stays free of this loss and can be saved.
-    trainer = keras.Model(model.inputs, model.outputs)
-    trainer.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)),
-        loss=_loss(lesson, settings.temperature, alpha),
-        jit_compile=False,
-    )
-    history: list[Epoch] = []
-    best: tuple[float, int, list[np.ndarray]] | None = None
 
-    def ended(index: int, logs: Mapping[str, float] | None = None) -> None:
-        nonlocal best
-        reached = None
-        if validate is not None:
-            reached = validate()
-            if best is None or reached >= best[0]:  # of equals the later one: its learning rate was lower
-                best = (reached, index + 1, model.get_weights())
-        loss = float((logs or {}).get("loss", np.nan))
-        history.append(Epoch(epoch=index + 1, epochs=settings.epochs, loss=loss, validation_accuracy=reached))
-        if progress:
-            progress(history[-1])
+    def __init__(self, model: Any, settings: Settings, *, rows: int, outputs: int, regression: bool = False) -> None:
+        keras, tf = load_tool("keras"), load_tool("tensorflow")
+        self.model = model
+        self._settings, self._rows = settings, rows
+        steps = -(-rows // settings.batch_size) * settings.epochs
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps))
+        optimizer.build(model.trainable_variables)
+        self._optimizer = optimizer
+        loss = _squared(outputs) if regression else _softened(outputs, settings.temperature)
 
-    watch = keras.callbacks.LambdaCallback(on_epoch_end=ended)
-    trainer.fit(
-        _ordered(model, lesson.inputs),
-        lesson.packed(),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        verbose=0,
-        shuffle=True,
-        callbacks=[watch],
-    )
-    if best is not None:
-        model.set_weights(best[2])
-    return Trained(
-        best_epoch=settings.epochs if best is None else best[1],
-        validation=None if best is None else best[0],
-        epochs=tuple(history),
-        seconds=clock() - started,
-    )
+        def step(arrays: Any, packed: Any, chosen: Any, alpha: Any, scale: Any) -> Any:
+            batch = [tf.gather(array, chosen) for array in arrays]
+            with tf.GradientTape() as tape:
+                given = model(batch if len(batch) > 1 else batch[0], training=True)
+                value = tf.reduce_mean(loss(tf.gather(packed, chosen), given, alpha, scale))
+                for penalty in model.losses:
+                    value += penalty
+            optimizer.apply(tape.gradient(value, model.trainable_variables))
+            return value
+
+        self._step = tf.function(step, autograph=False, reduce_retracing=True)
+
+    def train(
+        self,
+        lesson: Lesson,
+        *,
+        alpha: float,
+        seed: int,
+        start: Any = None,
+        validate: Callable[[], float] | None = None,
+        progress: Callable[[Epoch], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Trained:
+        """Train from the variables of ``start``, a model of the same architecture, or from the model's own.
+
+        ``validate`` scores the model after each epoch, and the best epoch's weights are kept. ``seed`` fixes the order
+        of the rows; initial weights and dropout are those of ``start``.
+        """
+        tf = load_tool("tensorflow")
+        started = clock()
+        if start is not None:
+            for ours, theirs in zip(self.model.variables, start.variables, strict=True):
+                ours.assign(theirs)
+        for variable in self._optimizer.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+        ordered = _ordered(self.model, lesson.inputs)
+        arrays = [tf.constant(array) for array in (ordered if isinstance(ordered, list) else [ordered])]
+        packed = tf.constant(lesson.packed())
+        weight, scale = tf.constant(alpha, tf.float32), tf.constant(lesson.scale())
+        rng = np.random.default_rng(seed)
+        size, epochs = self._settings.batch_size, self._settings.epochs
+        history: list[Epoch] = []
+        best: tuple[float, int, list[np.ndarray]] | None = None
+        for epoch in range(1, epochs + 1):
+            order = rng.permutation(self._rows).astype(np.int32)
+            batches = [order[at : at + size] for at in range(0, self._rows, size)]
+            losses = [self._step(arrays, packed, tf.constant(batch), weight, scale) for batch in batches]
+            reached = None
+            if validate is not None:
+                reached = validate()
+                if best is None or reached >= best[0]:  # of equals the later one: its learning rate was lower
+                    best = (reached, epoch, self.model.get_weights())
+            loss = float(np.average([float(each) for each in losses], weights=[len(batch) for batch in batches]))
+            history.append(Epoch(epoch=epoch, epochs=epochs, loss=loss, validation_accuracy=reached))
+            if progress:
+                progress(history[-1])
+        if best is not None:
+            self.model.set_weights(best[2])
+        return Trained(
+            best_epoch=epochs if best is None else best[1],
+            validation=None if best is None else best[0],
+            epochs=tuple(history),
+            seconds=clock() - started,
+        )
 
 
 def answers_of(model: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -181,27 +209,27 @@ def _ordered(model: Any, inputs: Mapping[str, np.ndarray]) -> Any:
     return arrays[0] if len(arrays) == 1 else [inputs[tensor.name] for tensor in model.inputs]
 
 
-def _loss(lesson: Lesson, temperature: float, alpha: float) -> Callable[[Any, Any], Any]:
+def _softened(outputs: int, temperature: float) -> Loss:
     ops = load_tool("keras").ops
-    outputs = lesson.answers.shape[1]
 
-    def distance(packed: Any, logits: Any) -> Any:
+    def loss(packed: Any, logits: Any, alpha: Any, _scale: Any) -> Any:
         weight = alpha * packed[:, -1]
         soft = ops.softmax(packed[:, :outputs] / temperature)
+        hard = ops.one_hot(ops.cast(packed[:, outputs], "int32"), outputs)  # all zeros for a row without a label
         # Cross-entropy in place of KL: they differ by the teacher's entropy, which has no gradient.
-        loss = -(1 - weight) * temperature**2 * ops.sum(soft * ops.log_softmax(logits / temperature), axis=-1)
-        if alpha:
-            hard = ops.one_hot(ops.cast(packed[:, outputs], "int32"), outputs)
-            loss = loss - weight * ops.sum(hard * ops.log_softmax(logits), axis=-1)
-        return loss
+        taught = -(temperature**2) * ops.sum(soft * ops.log_softmax(logits / temperature), axis=-1)
+        return (1 - weight) * taught - weight * ops.sum(hard * ops.log_softmax(logits), axis=-1)
 
-    scale = lesson.answers.std(axis=0) if lesson.regression else np.ones(1)
-    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+    return loss
 
-    def squared(packed: Any, values: Any) -> Any:
+
+def _squared(outputs: int) -> Loss:
+    ops = load_tool("keras").ops
+
+    def loss(packed: Any, values: Any, alpha: Any, scale: Any) -> Any:
         weight = alpha * packed[:, -1]
-        soft = ops.mean(((values - packed[:, :outputs]) / scale) ** 2, axis=-1)
-        hard = ops.mean(((values - packed[:, outputs : 2 * outputs]) / scale) ** 2, axis=-1)
-        return (1 - weight) * soft + weight * hard
+        taught = ops.mean(((values - packed[:, :outputs]) / scale) ** 2, axis=-1)
+        known = ops.mean(((values - packed[:, outputs : 2 * outputs]) / scale) ** 2, axis=-1)
+        return (1 - weight) * taught + weight * known
 
-    return squared if lesson.regression else distance
+    return loss

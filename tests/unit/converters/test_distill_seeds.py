@@ -14,6 +14,7 @@ from converters.distilling.page import page
 from converters.distilling.teachers import open_teacher, to_logits
 from converters.errors import InvalidRequest, LabelMismatch, NonFiniteData, UnsupportedModel, WrongNames, WrongShape
 from converters.sources.keras import KerasSource
+from converters.sources.sklearn import SklearnSource
 
 DIRECTIONS = np.random.default_rng(9).normal(0, 1, (5, 3))
 QUICK = Settings(epochs=4, batch_size=32, learning_rate=2e-2)
@@ -226,6 +227,22 @@ def test_what_cannot_be_distilled_is_refused_before_training(
     given = {"teacher": truth, "student": small(keras), "training": rows(40, 1), "evaluation": rows(40, 3)} | change
     with pytest.raises(error, match=message):
         distil_over_seeds(given.pop("teacher"), given.pop("student"), given.pop("training"), **given)
+
+
+def test_decision_scores_teach_with_a_caution_and_probabilities_without() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC
+
+    data = rows(60, 1)
+    vectors, forest = (
+        open_teacher(SklearnSource(estimator.fit(data.inputs["row"], data.labels)))
+        for estimator in (SVC(), LogisticRegression())
+    )
+    assert vectors.kind == "sklearn"
+    assert "no logits" in (vectors.caution or "")
+    assert forest.caution is None
+    soft = np.exp(forest.answer({"x": data.inputs["row"]}))
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-4)
 
 
 def test_an_estimator_is_no_source_and_the_way_around_is_said() -> None:

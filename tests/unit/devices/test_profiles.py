@@ -215,3 +215,13 @@ def test_a_simulated_device_says_what_its_profile_says() -> None:
 def test_a_fleet_of_devices_that_are_too_small_is_refused_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no engine for onnx, tflite"):
         fleet(tmp_path, "nrf52840-dk").claimed()
+
+
+def test_the_profile_in_the_docs_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "devices.md").read_text()
+    path = tmp_path / "kiosk.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0])
+    profile = load_profile(path)
+    assert profile.attributes() == {"profile": "kiosk", "arch": "aarch64", "os": "linux", "ram_bytes": 1 << 31}
+    facts = {field.name for field in dataclasses.fields(profile)} - {"name", "title", "kind", "references"}
+    assert [fact for fact in sorted(facts) if f"`{fact}`" not in text] == []
