@@ -15,6 +15,7 @@ from converters.quantize.correction import MeanCollector
 from converters.quantize.noise import signal_to_noise, some_rows
 from converters.quantize.onnx_graph import (
     RECURRENT,
+    WEIGHT_INPUT,
     OnnxUnit,
     channel_axis,
     find_units,
@@ -28,6 +29,7 @@ from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
 from converters.targets.onnx import check_onnx, compact, onnx_operators
+from converters.targets.onnx_file import nodes_of
 
 __all__ = ["OnnxQuantizer", "inspect_onnx", "quantize_onnx"]
 
@@ -69,6 +71,8 @@ class OnnxQuantizer:
         result.producer_name, result.producer_version, result.doc_string = "edgeship", "", ""
         del result.metadata_props[:]
         compact(result)
+        for each in nodes_of(result.graph):  # a twentieth of a small file; profilers show the weighted operators
+            each.name = each.name if each.op_type in WEIGHT_INPUT or each.op_type in RECURRENT else ""
         refuse_low_share(inspect_onnx(result), recipe)
         if MODES[recipe.precision] == "dynamic" and "MatMulInteger" not in onnx_operators(result):
             # ConvInteger exists; ONNX Runtime runs it three times slower than float with INT8 weights.

@@ -21,6 +21,7 @@ from converters.quantize.weights import Quantized
 __all__ = ["BUDGET", "INT8_SHARE", "Found", "Kept", "Tried", "search"]
 
 INT8_SHARE = 0.9  # of the weight elements: less is not called int8
+ROUNDING = 1e-9  # 1 - 0.995 is a little more than 0.005
 BUDGET = 60  # candidates of one precision that are made and measured
 Evaluate = Callable[[bytes], float]
 Progress = Callable[[str, int, int], None]  # what is done next, candidates done, candidates at most
@@ -196,7 +197,7 @@ class _Trials:
         self.tried: list[Tried] = []
         self.ended = False
         self._evaluate = evaluate
-        self._limit = limit
+        self._limit = limit + ROUNDING
         self._minimum_share = minimum_share
         self._budget = budget
         self._progress = progress
