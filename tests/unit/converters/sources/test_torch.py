@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from converters.errors import ModelUnreadable
-from converters.sources.tensors import RawTensor
 from converters.sources.torch import TorchSource, named_axes
+from converters.torch_program import Tensor
 
 PLAIN = {
     "net/models/model.json": b"{}",
@@ -88,8 +88,8 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_symbols_get_the_name_of_the_axis_where_they_are_first_met() -> None:
-    first = RawTensor(name="signal", dtype="float32", sizes=("s77", "s3", 4))
-    second = RawTensor(name="out", dtype="float32", sizes=("s77", "2*s3", "s3"))
+    first = Tensor(name="signal", dtype="float32", sizes=("s77", "s3", 4))
+    second = Tensor(name="out", dtype="float32", sizes=("s77", "2*s3", "s3"))
     assert [each.sizes for each in named_axes((first, second))] == [
         ("signal_0", "signal_1", 4),
         ("signal_0", None, "signal_1"),
