@@ -9,6 +9,7 @@ from typing import Any
 from converters.mil.naming import LOOP_MARK
 from converters.quiet import load_tool
 from converters.sources.tfgraph import FrozenGraph
+from converters.targets.tf_calls import inline_calls
 from converters.targets.tf_loops import drop_counters
 
 __all__ = ["prepared", "register_operators"]
@@ -23,6 +24,7 @@ def prepared(graph: FrozenGraph) -> FrozenGraph:
     tf = load_tool("tensorflow")
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(graph.graph_def)
+    inline_calls(graph_def)
     mark = hashlib.sha256(graph_def.SerializeToString(deterministic=True)).hexdigest()[:12]
     functions = {
         each.signature.name: f"{LOOP_MARK}_{mark}_{index}" for index, each in enumerate(graph_def.library.function)
