@@ -197,6 +197,29 @@ def test_weights_behind_transpose_reshape_identity_and_cast_are_found() -> None:
     assert decibels(answers(data, x=rows), answers(made, x=rows)) > 30
 
 
+def test_constants_that_are_cheaper_to_compute_are_not_stored_and_weights_are_found_all_the_same() -> None:
+    nodes = [
+        node("Transpose", ["stored"], "turned", perm=[1, 0]),
+        node("MatMul", ["x", "turned"], "h"),
+        node("Expand", ["one", "large"], "grid"),
+        node("ReduceMean", ["grid"], "mean", axes=[0, 1], keepdims=1),
+        node("Mul", ["h", "mean"], "scaled"),
+        node("Gather", ["grid", "kind"], "picked", axis=0),
+        node("ReduceMean", ["picked"], "level", axes=[1], keepdims=1),
+        node("Add", ["scaled", "level"], "y"),
+    ]
+    constants = {
+        "stored": drawn(0, 6, 8), "one": np.ones((1, 1), np.float32), "large": np.array([300, 300]),
+    }  # fmt: skip
+    data = one_layer(nodes, constants, inputs={"x": ["batch", 8], "kind": ["batch"]}, types={"kind": TensorProto.INT64})
+    rows = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    quantizer = OnnxQuantizer(data, [{"x": rows, "kind": np.arange(64)}])
+    made = quantizer.quantize(STATIC)
+    assert len(made) < 3 * len(data), "not 90,000 ones"
+    assert quantizer.inspect(made).share == 1
+    assert [unit.name for unit in quantizer.units] == ["h"]
+
+
 def test_weights_in_constant_nodes_and_a_scalar_clip_are_found() -> None:
     nodes = [
         node("Constant", [], "w", value=helper.make_tensor("w", TensorProto.FLOAT, [8, 6], drawn(0, 8, 6).ravel())),
