@@ -104,7 +104,9 @@ def write_bundle(
         labels=labels,
         task=TASKS.get(described.task.kind, "other"),  # type: ignore[arg-type]
         preprocessing=Preprocessing(in_graph=description.in_graph, caller=description.caller),
-        artifacts=tuple(_artifact(request, row, results[kind], tree) for kind, row in rows.items()),
+        artifacts=tuple(
+            _artifact(request, row, results[kind], described, training, tree) for kind, row in rows.items()
+        ),
         requirements=request.requirements or Requirements(),
         hybrid=request.hybrid,
         lineage=_lineage(request, training),
@@ -127,7 +129,14 @@ def _guard(described: describe.Result, training: Dataset) -> tuple[Guard | None,
     return (fitted, "") if isinstance(fitted, Guard) else (None, str(fitted))
 
 
-def _artifact(request: Request, row: Row, measured: measure.Result, tree: Path) -> Artifact:
+def _artifact(
+    request: Request,
+    row: Row,
+    measured: measure.Result,
+    described: describe.Result,
+    training: Dataset,
+    tree: Path,
+) -> Artifact:
     assert row.file is not None
     file = _file(tree, artifact_name(request.name, row), Path(row.file).read_bytes())
     if file.sha256 != row.sha256:
@@ -155,17 +164,31 @@ def _artifact(request: Request, row: Row, measured: measure.Result, tree: Path) 
             max_abs_error=float(f"{measured.max_abs_error:.6g}"),
             latency_aa_ratio=None if row.p50_aa_ratio is None else round(row.p50_aa_ratio, 3),
         ),
-        confidence=_confidence(measured),
+        confidence=_confidence(measured, described, training),
         reference=measured.reference,
         golden=Golden(file=golden.file, bytes=golden.bytes, sha256=golden.sha256, tolerance=measured.golden_tolerance),
         kept_float=tuple(KeptFloat(unit=each.unit, reason=each.reason) for each in row.kept_float),
     )
 
 
-def _confidence(measured: measure.Result) -> Confidence | None:
+def _uncalibrated(described: describe.Result, training: Dataset) -> Confidence | None:
+    """Says that the outputs are probabilities, so that no device takes a softmax of them; every answer is trusted."""
+    if described.task.kind != "classification":
+        return None
+    return Confidence(
+        score="probability",
+        temperature=1.0,
+        threshold=0.0,
+        target_risk=None,
+        calibration_sha256=training.sha256,
+        method="not calibrated: no labelled rows were given for it",
+    )
+
+
+def _confidence(measured: measure.Result, described: describe.Result, training: Dataset) -> Confidence | None:
     chosen = measured.confidence
     if chosen is None:
-        return None
+        return _uncalibrated(described, training) if described.task.probabilities else None
     return Confidence(
         score=chosen.score,  # type: ignore[arg-type]
         temperature=chosen.temperature,

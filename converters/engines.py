@@ -131,6 +131,7 @@ class _TfliteEngine:
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         rows = len(next(iter(inputs.values())))
         join = np.concatenate if self._batched else np.stack
+        self._interpreter.reset_all_variables()  # the rows of a model that keeps a state are one stream, begun anew
         parts = [self._one(self._row(inputs, row)) for row in range(rows)]
         return {name: join([part[name] for part in parts]) for name in self._outputs}
 
@@ -149,10 +150,10 @@ class _TfliteEngine:
 
 
 def tensor_details(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """LiteRT's details of inputs and outputs by name: the signature's names where there is one, else the tensors'."""
-    signatures = interpreter.get_signature_list()
-    if signatures:
-        runner = interpreter.get_signature_runner(SIGNATURE if SIGNATURE in signatures else next(iter(signatures)))
+    """LiteRT's details of inputs and outputs by name: those of the signature that devices use where it is there, else
+    the tensors' own."""
+    if SIGNATURE in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(SIGNATURE)
         return dict(runner.get_input_details()), dict(runner.get_output_details())
     given, made = interpreter.get_input_details(), interpreter.get_output_details()
     return {detail["name"]: detail for detail in given}, {detail["name"]: detail for detail in made}

@@ -109,6 +109,8 @@ class _Conversion:
                 where=str(source),
                 name=self._request.name,
                 first_axis=self._request.first_axis,
+                signature=self._request.signature,
+                axes=self._request.axes,
                 trust_pickle=self._request.trust_pickle,
             )
             if isinstance(source, str | Path)
@@ -117,7 +119,7 @@ class _Conversion:
         try:
             described = self._describe(ref)
             self._refuse_wrong_description(described)
-            rows = self._rows(ref, described)
+            rows = self._rows(described)
         finally:
             forget(ref)
         rows = self._timed(rows, described)
@@ -158,17 +160,17 @@ class _Conversion:
         save_dataset(data, path)
         return str(path)
 
-    def _rows(self, ref: SourceRef, described: describe.Result) -> list[Row]:
+    def _rows(self, described: describe.Result) -> list[Row]:
         """One row for each asked target × precision, in the order they were asked for."""
 
         def of_target(target: str) -> list[Row]:
-            return self._target(ref, described, target)
+            return self._target(described, target)
 
         workers = 1 if isinstance(self._runner, InProcess) else min(WORKERS, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as pool:
             return [row for rows in pool.map(of_target, dict.fromkeys(self._request.targets)) for row in rows]
 
-    def _target(self, ref: SourceRef, described: describe.Result, target: str) -> list[Row]:
+    def _target(self, described: describe.Result, target: str) -> list[Row]:
         precisions = list(dict.fromkeys(self._request.precisions))
         bare = [Row(target=target, asked=each, precision=each, status="error") for each in precisions]
         refused = dict(described.refused)
@@ -178,7 +180,7 @@ class _Conversion:
             self._steps.skip(1 + 2 * len(bare))
             return [replace(row, status="refused", reason=refused[target]) for row in bare]
         try:
-            job = floats.Job(source=ref, target=target, work=str(self._work))
+            job = floats.Job(source=described.source, target=target, work=str(self._work))
             made = self._stage("floats", job, f"converting to {target}")
         except OutputError:
             raise

@@ -83,6 +83,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "deferral_share": _number,
     "profile": _text,
     "first_axis": _text,
+    "signature": _text,
     "fallback": _flag,
 }
 DESCRIPTION: dict[str, Callable[[Any], Any]] = {

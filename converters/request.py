@@ -56,6 +56,7 @@ class Request:
 
     ``fallback`` allows the next precision where one cannot hold the limit. ``labels`` names the classes, ``features``
     what devices count (None: chosen from the inputs' shapes). ``profile`` names a device whose budgets must hold.
+    ``signature`` chooses one of a SavedModel, ``axes`` gives dynamic axes of an ONNX model a size, by name.
     """
 
     source: Source | Path | str
@@ -80,6 +81,8 @@ class Request:
     requirements: Requirements | None = None
     profile: str | None = None
     first_axis: str = "batch"
+    signature: str | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
     trust_pickle: bool = False
     peak_memory: bool = True
     mlflow: str | None = None

@@ -53,6 +53,7 @@ ROUTES: tuple[Route, ...] = (
     Route(source="coreml", target="coreml", tools=()),
 )
 
+OLDEST_OPSET = 13  # the first in which a scale can belong to a channel, as INT8 weights need it
 DISTIL = "scikit-learn models reach {target} by distillation: edgeship-convert distill, then convert the student"
 FINISHED = "a finished {source} file is passed through to {source} only; convert from the model that it was made of"
 NO_ROUTE: dict[tuple[Kind, str], str] = {
@@ -120,10 +121,26 @@ def _of_onnx(model: bytes, source: Any, target: str, say: Say) -> FloatModel:
     from converters.foreign.onnx_tools import onnx_to_coreml, onnx_to_tflite
 
     if target == "onnx":
-        return FloatModel(data=model)
+        return _checked_onnx(model)
     if target == "tflite":
         return FloatModel(data=onnx_to_tflite(model, source.inputs, source.outputs, say=_texts(say)))
     return FloatModel(data=onnx_to_coreml(model, source.inputs, source.outputs))
+
+
+def _checked_onnx(model: bytes) -> FloatModel:
+    """The model as it is, if devices can load it; else the same one in a newer opset."""
+    from converters.onnx_file import opset_of, upgraded
+    from converters.quiet import load_tool, quiet
+    from converters.targets.onnx import OPSET, check_onnx
+
+    with quiet("reading the ONNX model"):
+        given = load_tool("onnx").load_from_string(model)
+    newer = upgraded(given, OLDEST_OPSET, OPSET)
+    check_onnx(newer)
+    if newer is given:
+        return FloatModel(data=model)
+    note = f"written in opset {opset_of(given)}, brought to opset {OPSET}"
+    return FloatModel(data=newer.SerializeToString(deterministic=True), notes=(note,))
 
 
 def _from_torch(source: Any, target: str, say: Say) -> FloatModel:

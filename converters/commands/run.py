@@ -22,7 +22,7 @@ __all__ = ["add", "run"]
 NEEDED = ("source", "name", "release", "evaluation", "out")
 RULE = ("target_risk", "delta", "deferral_share")
 OPTIONAL = ("calibration", "confidence", "training", "targets", "precision", "max_accuracy_drop", "quantization",
-            "fallback", *RULE, "profile", "first_axis")  # fmt: skip
+            "fallback", *RULE, "profile", "first_axis", "signature")  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -59,6 +59,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--deferral-share", type=float, help="defer this share instead of bounding a risk")
     parser.add_argument("--profile", help="device whose budgets must hold: a name or a .toml file")
     parser.add_argument("--first-axis", help="name of the first axis, if its entries are not independent examples")
+    parser.add_argument(
+        "--signature", help="which signature of a SavedModel (default: serving_default, or the only one)"
+    )
+    parser.add_argument("--axis", action="append", default=[], metavar="NAME=SIZE",
+                        help="give a dynamic axis of an ONNX model a size, as TFLite and Core ML need it")  # fmt: skip
     parser.add_argument("--trust-pickle", action="store_true", help="load a pickled source, which can run any code")
     parser.add_argument("--no-peak-memory", dest="peak_memory", action="store_false", help="do not measure memory")
     parser.add_argument("--mlflow", metavar="EXPERIMENT", help="log the run there; needs the package mlflow")
@@ -118,6 +123,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         hybrid=recipe.hybrid,
         requirements=recipe.requirements,
         edge_cases={**(recipe.edge_cases or {}), **_edge_cases(arguments.edge_case)},
+        axes=axes_of(arguments.axis),
         trust_pickle=arguments.trust_pickle,
         peak_memory=arguments.peak_memory,
         mlflow=arguments.mlflow,
@@ -133,6 +139,17 @@ def _edge_cases(given: list[str]) -> Mapping[str, Path]:
             raise InvalidRequest(f"--edge-case takes NAME=FILE, not {text!r}")
         cases[name] = Path(file)
     return cases
+
+
+def axes_of(given: list[str]) -> Mapping[str, int]:
+    """Sizes by axis name out of ``--axis NAME=SIZE``."""
+    sizes = {}
+    for text in given:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise InvalidRequest(f"--axis takes NAME=SIZE with a size of 1 or more, not {text!r}")
+        sizes[name] = int(size)
+    return sizes
 
 
 def _show(report: Report, out: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.commands.console import number, progress, table
+from converters.commands.run import axes_of
 from converters.runner import Subprocesses
 from converters.stages.sources import SourceRef
 from converters.stages.verify import Job, Result
@@ -31,6 +32,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--source", help="the model that the bundle was made of, as `run` takes it")
     parser.add_argument("--data", help=".npz of inputs to compare on (default: the golden inputs)")
     parser.add_argument("--first-axis", default="batch", help="as in `run`")
+    parser.add_argument("--signature", help="as in `run`")
+    parser.add_argument("--axis", action="append", default=[], metavar="NAME=SIZE", help="as in `run`")
     parser.add_argument("--trust-pickle", action="store_true", help="load a pickled source, which can run any code")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
@@ -39,9 +42,15 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0, or 3 if an artifact fails."""
     source = arguments.source
-    ref = None if source is None else SourceRef(
-        where=source, first_axis=arguments.first_axis, trust_pickle=arguments.trust_pickle
-    )  # fmt: skip
+    ref = None
+    if source is not None:
+        ref = SourceRef(
+            where=source,
+            first_axis=arguments.first_axis,
+            signature=arguments.signature,
+            axes=axes_of(arguments.axis),
+            trust_pickle=arguments.trust_pickle,
+        )
     job = Job(bundle=str(arguments.bundle), source=ref, data=arguments.data)
     with tempfile.TemporaryDirectory(prefix="edgeship-verify-") as folder, progress(quiet=arguments.json) as say:
         result: Result = Subprocesses(Path(folder)).run("verify", job, what="verifying the bundle", say=say)

@@ -12,6 +12,8 @@ from converters.quiet import load_tool, quiet
 
 __all__ = ["engine_version", "inspect_model", "open_quantizer", "operators_of"]
 
+# ONNX Runtime's releases by the opset that came with them, from its compatibility table.
+OPSET_CAME_WITH = ((21, "1.18.0"), (22, "1.21.0"), (23, "1.23.0"), (24, "1.24.0"))
 CALL_ELEMENTS = 1 << 20  # input values of one calibration call of an engine that takes batches
 CALL_ROWS = 64
 
@@ -84,16 +86,20 @@ def operators_of(target: str, data: bytes) -> tuple[str, ...]:
     return tuple(sorted(set(CoreMLReference(data).operators)))
 
 
-def engine_version(target: str, precision: str) -> str:
+def engine_version(target: str, precision: str, data: bytes) -> str:
     """The oldest engine that runs such a file: ONNX Runtime, LiteRT, or iOS, whose version is Core ML's."""
     if target == "coreml":
         from converters.targets.coreml import minimum_engine_version
 
         return minimum_engine_version(precision)
-    if target == "onnx":
-        from converters.targets.onnx import MINIMUM_ENGINE_VERSION
+    if target == "tflite":
+        from converters.targets.tflite import MINIMUM_ENGINE_VERSION as LITERT
 
-        return MINIMUM_ENGINE_VERSION
-    from converters.targets.tflite import MINIMUM_ENGINE_VERSION as LITERT
+        return LITERT
+    from converters.onnx_file import opset_of
+    from converters.targets.onnx import MINIMUM_ENGINE_VERSION
 
-    return LITERT
+    with quiet("reading the ONNX model"):
+        opset = opset_of(load_tool("onnx").load_from_string(data))
+    newer = [version for first, version in OPSET_CAME_WITH if opset >= first]
+    return newer[-1] if newer else MINIMUM_ENGINE_VERSION

@@ -14,6 +14,7 @@ from converters.onnx_file import opset_of
 from converters.quiet import load_tool, quiet
 from converters.sources.activation import last_squashing
 from converters.sources.base import BATCH, Kind
+from converters.sources.onnx_axes import with_axes
 from converters.sources.onnx_untrusted import load_untrusted, tensors_of
 from converters.sources.precision import onnx_precision
 from converters.sources.tensors import DTYPES, RawTensor, run_rows, sign
@@ -29,16 +30,27 @@ class OnnxSource:
 
     ``model_bytes`` is the whole model in one protobuf, ``opset`` the version of the standard operators that it is
     written in, ``precision`` what its weights are stored in. Outputs are in the file's order, but that integers ahead
-    of floats (the labels that scikit-learn's classifiers give beside their probabilities) go last.
+    of floats (the labels that scikit-learn's classifiers give beside their probabilities) go last. ``axes`` gives
+    dynamic axes of the inputs a size, by the name in the file or ``<input>_<axis>``.
 
     Raises `ModelUnreadable`, `UnsupportedOperator` for custom domains, and `UnsupportedModel` for a graph without
     inputs, for sequences, maps and texts, and for tensors without a shape.
     """
 
-    def __init__(self, path: str | Path, *, name: str | None = None, first_axis: str = BATCH) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        first_axis: str = BATCH,
+        axes: Mapping[str, int] | None = None,
+    ) -> None:
         path = Path(path)
         self._name = name or path.stem
         self.model, self.model_bytes = load_untrusted(path)
+        if axes:
+            self.model = with_axes(self.model, axes, str(path))
+            self.model_bytes = self.model.SerializeToString(deterministic=True)
         self.opset = opset_of(self.model)
         session = self._session
         floats_first = sorted(session.get_outputs(), key=lambda each: "int" in each.type or "bool" in each.type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class _Wishes:
     name: str | None
     signature: str | None
     first_axis: str
+    axes: Mapping[str, int]
     say: Callable[[str], None] | None
 
 
@@ -33,18 +34,22 @@ def open_source(
     name: str | None = None,
     signature: str | None = None,
     first_axis: str = BATCH,
+    axes: Mapping[str, int] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Source:
     """The source in a file, a folder, or at an ``mlflow:`` URI.
 
     ``name`` is what it will be called, ``signature`` chooses one of a SavedModel, ``first_axis`` names the dynamic
-    first axes where their entries are not independent examples; ``say`` is told what takes long and what is doubtful.
-    A pickle is loaded only with ``trust_pickle``: it runs whatever code it holds.
+    first axes where their entries are not independent examples, ``axes`` gives those of an ONNX file a size; ``say``
+    is told what takes long and what is doubtful. A pickle is loaded only with ``trust_pickle``: it runs whatever code
+    it holds.
 
     Raises `ModelUnreadable` for what is missing or damaged, `PickleRefused`, `UnsupportedModel` for another format,
     `UnsupportedOperator` for custom operators, `ToolMissing` where the package for that format is not installed.
     """
-    wishes = _Wishes(trust_pickle=trust_pickle, name=name, signature=signature, first_axis=first_axis, say=say)
+    wishes = _Wishes(
+        trust_pickle=trust_pickle, name=name, signature=signature, first_axis=first_axis, axes=axes or {}, say=say
+    )
     text = str(where)
     if not text.startswith(SCHEME):
         return _open(Path(where), wishes)
@@ -61,6 +66,8 @@ def _open(path: Path, wishes: _Wishes) -> Source:
     name, first_axis = wishes.name, wishes.first_axis
     if kind == "mlflow":
         return _open(model_file(path), wishes)
+    if wishes.axes and kind != "onnx":
+        raise UnsupportedModel(f"{path} is no ONNX file; only an ONNX file's axes can be given a size")
     if wishes.signature is not None and kind != "savedmodel":
         raise UnsupportedModel(f"{path} is no SavedModel, so no signature {wishes.signature!r} can be chosen in it")
     if kind == "keras":
@@ -74,7 +81,7 @@ def _open(path: Path, wishes: _Wishes) -> Source:
     if kind == "onnx":
         from converters.sources.onnx import OnnxSource
 
-        return OnnxSource(path, name=name, first_axis=first_axis)
+        return OnnxSource(path, name=name, first_axis=first_axis, axes=wishes.axes)
     if kind == "tflite":
         from converters.sources.tflite import TfliteSource
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from converters.progress import Say
 from converters.routes import refuse_unsupported
 from converters.sources.base import Source, is_batched
 from converters.stages.files import answers_file, data_file
-from converters.stages.sources import SourceInfo, SourceRef, open_ref
+from converters.stages.sources import SourceInfo, SourceRef, fetched, open_ref
 from converters.task import Task, find_task
 
 __all__ = ["Job", "Result", "Shared", "Split", "run"]
@@ -68,9 +69,10 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """``refused`` says, for each target that cannot be reached, why, and the way around. ``shared`` has the pairs of
-    splits that should have nothing in common, and do."""
+    """``source`` is where the model is now, on this machine. ``refused`` says, for each target that cannot be reached,
+    why, and the way around. ``shared`` has the pairs of splits that should have nothing in common, and do."""
 
+    source: SourceRef
     info: SourceInfo
     task: Task
     splits: Mapping[str, Split]
@@ -83,7 +85,8 @@ def run(job: Job, say: Say) -> Result:
     steps = len(job.data) + 2
     loaded = {split: load_dataset(path) for split, path in job.data.items()}
     say("loading the source", 0, steps)
-    source = open_ref(job.source)
+    ref = fetched(job.source, Path(job.work), say)
+    source = open_ref(ref)
     info = SourceInfo.of(source)
     refused = {target: reason for target in job.targets if (reason := _refusal(source, target))}
     checked: dict[str, Dataset] = {}
@@ -107,6 +110,7 @@ def run(job: Job, say: Say) -> Result:
         if split in answers:
             np.savez(answers_file(job.work, split), **answers[split])
     return Result(
+        source=ref,
         info=info,
         task=task,
         splits={

@@ -238,5 +238,5 @@ def _result(job: Job, data: bytes, precision: str, recipe: str | None, inside: Q
         weight_share=inside.share,
         float_operators=() if precision == "fp32" else inside.float_operators,
         operators=operators_of(job.target, data),
-        minimum_engine_version=engine_version(job.target, precision),
+        minimum_engine_version=engine_version(job.target, precision, data),
     )

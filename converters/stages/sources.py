@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from converters.progress import Say
 from converters.sources.base import Kind, Source
 from edge_runtime.bundle import TensorSpec
 
-__all__ = ["SourceInfo", "SourceRef", "forget", "keep", "open_ref"]
+__all__ = ["SourceInfo", "SourceRef", "fetched", "forget", "keep", "open_ref"]
 
-LIVE = "live:"
+LIVE, MLFLOW = "live:", "mlflow:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRef:
-    """Where a source is: a path, an ``mlflow:`` URI, or a model kept in this process (see `keep`)."""
+    """Where a source is: a path, an ``mlflow:`` URI, or a model kept in this process (see `keep`).
+
+    ``signature`` chooses one of a SavedModel; ``axes`` gives dynamic axes of an ONNX model a size, by name.
+    """
 
     where: str
     name: str | None = None
     first_axis: str = "batch"
+    signature: str | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
     trust_pickle: bool = False
 
 
@@ -69,4 +77,20 @@ def open_ref(ref: SourceRef) -> Any:
         return _live[ref.where]
     from converters.sources.opening import open_source
 
-    return open_source(ref.where, trust_pickle=ref.trust_pickle, name=ref.name, first_axis=ref.first_axis)
+    return open_source(
+        ref.where,
+        trust_pickle=ref.trust_pickle,
+        name=ref.name,
+        signature=ref.signature,
+        first_axis=ref.first_axis,
+        axes=ref.axes,
+    )
+
+
+def fetched(ref: SourceRef, into: Path, say: Say) -> SourceRef:
+    """With a model that is elsewhere brought here, once for all stages."""
+    if not ref.where.startswith(MLFLOW):
+        return ref
+    from converters.sources.mlflow import mlflow_folder
+
+    return replace(ref, where=str(mlflow_folder(ref.where, into, say=lambda text: say(text, 0, 0))))

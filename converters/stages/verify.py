@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from converters.engines import open_engine
 from converters.errors import CheckFailed, InvalidRequest
 from converters.parity import compare
 from converters.progress import Say
-from converters.stages.sources import SourceInfo, SourceRef, open_ref
+from converters.stages.sources import SourceInfo, SourceRef, fetched, open_ref
 from converters.task import find_task
 from edge_runtime import golden
 from edge_runtime.bundle import Artifact, Bundle, Manifest, TensorSpec, open_bundle
@@ -56,7 +58,10 @@ def run(job: Job, say: Say) -> Result:
     """Raises `BundleError`, and what opening the source raises."""
     bundle = open_bundle(job.bundle)
     manifest = bundle.manifest
-    source = None if job.source is None else open_ref(job.source)
+    source = None
+    if job.source is not None:
+        with tempfile.TemporaryDirectory(prefix="edgeship-source-") as folder:
+            source = open_ref(fetched(job.source, Path(folder), say))
     if source is not None:
         _refuse_other(SourceInfo.of(source), manifest)
     verified = []
