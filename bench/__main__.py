@@ -8,22 +8,22 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import overhead
-
-# A bench returns its metrics, its rows, and its raw samples.
+# A bench is a module whose `run` takes `quick` and returns metrics, rows, and raw samples. Imported when it is run:
+# they load different frameworks.
 Bench = Callable[[bool], tuple[dict[str, Any], list[dict[str, Any]], dict[str, list[float]]]]
-BENCHES: dict[str, Bench] = {"overhead": overhead.run}
+BENCHES = {"overhead": "bench.overhead", "quantize": "bench.quantize", "distill": "bench.distillation"}
 OUT = Path("out/bench")
 PAGE = Path("docs/benchmarks.md")
 
 
 def environment() -> dict[str, Any]:
     """The machine and the versions that a number belongs to."""
-    packages = ("numpy", "onnxruntime", "ai-edge-litert", "tuf", "httpx")
+    packages = ("numpy", "onnxruntime", "ai-edge-litert", "tensorflow-cpu", "coremltools", "tuf", "httpx")
     return {
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     for name in BENCHES if options.name == "all" else [options.name]:
-        metrics, rows, samples = BENCHES[name](options.quick)
+        bench: Bench = import_module(BENCHES[name]).run
+        metrics, rows, samples = bench(options.quick)
         samples_file = OUT / f"{name}.samples.json"
         samples_file.write_text(json.dumps(samples))
         result = {
