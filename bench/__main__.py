@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typing import Any
 # they load different frameworks.
 Bench = Callable[[bool], tuple[dict[str, Any], list[dict[str, Any]], dict[str, list[float]]]]
 BENCHES = {"overhead": "bench.overhead", "quantize": "bench.quantize", "distill": "bench.distillation"}
+MODULES = {"tensorflow-cpu": "tensorflow"}
 OUT = Path("out/bench")
 PAGE = Path("docs/benchmarks.md")
 
@@ -29,7 +31,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load": [round(x, 2) for x in os.getloadavg()],
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: version(name) for name in packages if find_spec(MODULES.get(name, name.replace("-", "_")))},
     }
 
 
