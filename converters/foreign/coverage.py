@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import UnsupportedOperator
-from converters.foreign.onnx_model import for_one_example
+from converters.foreign.onnx_model import for_one_example, refuse_scalars
+from converters.onnx_file import nodes_of
 from converters.quiet import load_tool
-from converters.targets.onnx_file import nodes_of
 from edge_runtime.bundle import TensorSpec
 
 __all__ = ["Unsupported", "refuse_unsupported", "unsupported_operators", "way_around"]
@@ -45,11 +45,14 @@ def unsupported_operators(
     """What the route from ONNX to ``tflite`` or ``coreml`` cannot do; converts nothing. Empty for ``onnx``.
 
     The model is brought to one example first (`for_one_example`, whose errors it raises), since operators that only
-    compute shapes disappear then.
+    compute shapes disappear then. Raises `UnsupportedModel` too for an input without axes, if no operator is at fault.
     """
     if target == "onnx":
         return ()
-    return _unsupported(for_one_example(model, inputs, target=target, fixed_axes=fixed_axes), target)
+    found = _unsupported(for_one_example(model, inputs, target=target, fixed_axes=fixed_axes), target)
+    if not found:
+        refuse_scalars(target, inputs)
+    return found
 
 
 def refuse_unsupported(model: Any, target: str) -> None:

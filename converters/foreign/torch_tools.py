@@ -111,7 +111,7 @@ def _tidied(data: bytes, inputs: Specs, outputs: Specs) -> bytes:
     for value, spec in zip((*model.graph.input, *model.graph.output), (*inputs, *outputs), strict=True):
         del value.metadata_props[:]
         for dim, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
-            if isinstance(size, str):
+            if isinstance(size, str) and not dim.dim_value:  # a program for a batch of 1 stays one
                 dim.dim_param = size
     model.producer_name, model.producer_version, model.doc_string = "edgeship", "", ""
     compact(model)

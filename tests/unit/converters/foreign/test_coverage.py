@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from converters.errors import UnsupportedOperator
+from converters.errors import UnsupportedModel, UnsupportedOperator
 from converters.foreign.coverage import Unsupported, refuse_unsupported, unsupported_operators, way_around
 from converters.foreign.onnx_model import for_one_example
 from edge_runtime.bundle import TensorSpec
@@ -38,6 +38,12 @@ def test_a_refusal_names_operator_tool_target_and_way() -> None:
     static = for_one_example(onnx_model(BRANCH), TWO, target="tflite")
     with pytest.raises(UnsupportedOperator, match="If: onnx2tf cannot convert it to tflite; export the model without"):
         refuse_unsupported(static, "tflite")
+
+
+def test_an_input_without_axes_is_refused_unless_an_operator_already_is() -> None:
+    scaled = "scaled (float[batch, 2] x, float rate) => (float[batch, 2] y) { y = Mul (x, rate) }"
+    with pytest.raises(UnsupportedModel, match="rate is a single number without axes"):
+        unsupported_operators(onnx_model(scaled), "tflite", (*TWO, TensorSpec(name="rate", dtype="float32", shape=())))
 
 
 def test_a_gru_has_another_way_to_core_ml_than_to_tflite() -> None:

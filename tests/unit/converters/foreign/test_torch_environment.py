@@ -127,6 +127,17 @@ def test_every_target_answers_as_the_program(
         np.testing.assert_allclose(np.asarray(answers[each]).reshape(value.shape), value, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "batch"), [("one", 1), ("transformer", "batch")])
+def test_the_onnx_file_says_whether_its_batch_is_fixed(
+    source: Callable[[str], TorchSource], name: str, batch: int | str
+) -> None:
+    program = source(name)
+    data = torch_tools.torch_to_onnx(program.program, program.inputs, program.outputs, say=print)
+    session = load_tool("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [batch, 8, 8]
+    assert session.get_outputs()[0].shape == [batch, 10]
+
+
 def test_the_onnx_file_says_nothing_of_the_machine_that_it_was_made_on(source: Callable[[str], TorchSource]) -> None:
     program = source("transformer")
     data = torch_tools.torch_to_onnx(program.program, program.inputs, program.outputs, say=print)
