@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.onnx_file import nodes_of
 from converters.quantize.base import Unit
 from converters.quantize.calibration import Range, RangeCollector
 from converters.quantize.correction import MeanCollector
@@ -29,7 +30,6 @@ from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
 from converters.targets.onnx import check_onnx, compact, onnx_operators
-from converters.targets.onnx_file import nodes_of
 
 __all__ = ["OnnxQuantizer", "inspect_onnx", "quantize_onnx"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from converters.errors import ConversionFailed, QuantizationRefused
+from converters.onnx_file import graphs_of, inlined, nodes_of, refuse_foreign_domains, upgraded
 from converters.quantize.base import Unit
 from converters.quiet import load_tool
 from converters.targets.onnx import OPSET, optimized
-from converters.targets.onnx_file import graphs_of, inlined, nodes_of, refuse_foreign_domains, upgraded
 
 __all__ = [
     "MATRIX",

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from converters.onnx_file import graphs_of, nodes_of
 from converters.quantize.onnx_graph import MOVES, WEIGHT_INPUT
 from converters.quantize.weights import Quantized
 from converters.quiet import load_tool
-from converters.targets.onnx_file import graphs_of, nodes_of
 
 __all__ = ["inspect_onnx"]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from converters.onnx_file import graphs_of
 from converters.quantize.affine import activation_parameters, quantize_bias, quantize_weight
 from converters.quantize.calibration import Range
 from converters.quantize.correction import bias_shift
 from converters.quantize.onnx_graph import MATRIX, RECURRENT, OnnxUnit, channel_axis, data_input, origin
 from converters.quiet import load_tool
-from converters.targets.onnx_file import graphs_of
 
 __all__ = ["MODES", "rewrite"]
 

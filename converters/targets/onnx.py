@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import CheckFailed, ConversionFailed, UnsupportedOperator
+from converters.onnx_file import DOMAINS, graphs_of, nodes_of, refuse_foreign_domains
 from converters.quiet import load_tool, quiet
 from converters.sources.base import BATCH
 from converters.sources.tfgraph import FrozenGraph
-from converters.targets.onnx_file import DOMAINS, graphs_of, nodes_of, refuse_foreign_domains
 from edge_runtime.bundle import TensorSpec
 
 __all__ = [

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from converters.errors import CheckFailed, UnsupportedModel, UnsupportedOperator
+from converters.onnx_file import inlined, nodes_of, opset_of, refuse_foreign_domains, upgraded
 from converters.targets.onnx import check_onnx, onnx_operators
-from converters.targets.onnx_file import inlined, nodes_of, opset_of, refuse_foreign_domains, upgraded
 from tests.unit.converters.quantize.onnx_models import answers, drawn, model, node
 
 ENDS = {"inputs": {"x": ["batch", 8]}, "outputs": {"y": ["batch", 6]}}
