@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from converters.errors import ConversionFailed, UnsupportedModel
+from converters.onnx_file import graphs_of
 from converters.quiet import load_tool
 from converters.sources.base import BATCH
 from converters.targets.onnx import optimized
-from converters.targets.onnx_file import graphs_of
 from converters.targets.tflite import refuse_dynamic
 from edge_runtime.bundle import TensorSpec
 
