@@ -2,8 +2,8 @@
 
 `… answers JOB.json OUT.npz FILE` runs the evaluation rows through one file; `… times JOB.json OUT.json NAME=FILE…`
 calls all of them in turns. A TFLite file whose own inputs or outputs are INT8 gets and gives floats here, by its own
-scales; the time is of the bare call. A file whose tensors go by other names than ours (TFLiteConverter's may) is read by
-position where it has one input and as many outputs.
+scales; the time is of the bare call. A file whose tensors go by other names than ours (TFLiteConverter's may) is read
+by position where it has one input and one output.
 """
 
 from __future__ import annotations

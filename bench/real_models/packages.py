@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-__all__ = ["PEERS", "environment", "package", "run_in"]
+__all__ = ["PEERS", "environment", "package", "run_in", "say"]
 
 PEERS = Path(".peers")
 INSTALLED = ".installed"  # holds the requirements; written last, so that a half-made environment is made again
@@ -30,7 +30,7 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
     marker = folder / INSTALLED
     if marker.is_file() and marker.read_text() == wanted:
         return python.absolute()
-    _say(f"environment {name}: {', '.join(requirements) or 'pip alone'}")
+    say(f"environment {name}: {', '.join(requirements) or 'pip alone'}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _checked([sys.executable, "-m", "venv", str(folder)], f"making the environment {name}")
@@ -50,7 +50,7 @@ def package(name: str, version: str, *, source: bool = False) -> Path:
     folder = PEERS / "packages" / (f"{name}-{version}" + "-source" * source)
     if folder.is_dir():
         return folder
-    _say(f"package {name} {version}{', the source archive' if source else ''}")
+    say(f"package {name} {version}{', the source archive' if source else ''}")
     pip = [str(environment("pip", ())), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -82,5 +82,6 @@ def _checked(command: list[str], what: str) -> None:
         raise SystemExit(f"{what} failed with exit code {done.returncode}:\n{last}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line of progress."""
     print(f"    {text}", file=sys.stderr, flush=True)
