@@ -96,7 +96,8 @@ class CoreMLQuantizer:
         """
         chosen = self._chosen(recipe)
         ranges = self._unit_ranges(recipe) if recipe.precision == "int8" else {}
-        return unit_noise(self._reference, chosen, ranges, self._rows, recipe)
+        means = self._means if recipe.weight_bits == 8 else {}
+        return unit_noise(self._reference, chosen, ranges, means, self._rows, recipe)
 
     def _chosen(self, recipe: Recipe) -> list[CoreMLUnit]:
         if recipe.precision == "int8-dynamic":

@@ -20,9 +20,11 @@ def half_operations(function: Any, weighted: Collection[str], peaks: Mapping[str
 
     These are the operations in ``weighted`` and those between and behind them, as far as each of their tensors is known
     to stay small: ``peaks`` maps a tensor's name to its largest magnitude in the calibration rows. What reads only raw
-    inputs (normalization of wide ranges) stays in float32.
+    inputs (normalization of wide ranges) stays in float32, and so does what leads to a logarithm (a spectrogram), which
+    makes of each lost digit of a small number a large one.
     """
     chosen: set[str] = set()
+    magnified = _magnified(function, weighted)
     behind: set[Any] = set()  # variables that depend on a weighted operation
     for operation in function.operations:
         if operation.op_type in NEVER or operation.op_type.startswith(("constexpr", "list_", "make_list")):
@@ -31,9 +33,21 @@ def half_operations(function: Any, weighted: Collection[str], peaks: Mapping[str
         depends = operation.name in weighted or any(var in behind for var in operation.get_flattened_inputs())
         if depends:
             behind.update(operation.outputs)
-        if depends and operation.op_type not in DELICATE and all(_is_small(var, peaks) for var in _floats(operation)):
+        if operation.op_type in DELICATE or not magnified.isdisjoint(operation.outputs):
+            continue
+        if depends and all(_is_small(var, peaks) for var in _floats(operation)):
             chosen.add(operation.name)
     return frozenset(chosen)
+
+
+def _magnified(function: Any, weighted: Collection[str]) -> set[Any]:
+    """Variables that a logarithm is taken of, and those that they are computed from, back to weighted operations."""
+    found: set[Any] = set()
+    for operation in reversed(list(function.operations)):
+        reached = not found.isdisjoint(operation.outputs) and operation.name not in weighted
+        if reached or operation.op_type == "log":
+            found.update(var for var in operation.get_flattened_inputs() if var.val is None)
+    return found
 
 
 def _floats(operation: Any) -> Iterator[Any]:

@@ -10,14 +10,14 @@ import numpy as np
 
 from converters.coreml_reference import CoreMLReference
 from converters.mil.operands import RowDependent
-from converters.quantize.coreml_rewrite import pair_parameters, weight_codes
+from converters.quantize.coreml_rewrite import CORRECTED, mean_shift, pair_parameters, weight_codes
 from converters.quantize.coreml_units import CoreMLUnit
 from converters.quantize.noise import signal_to_noise, some_rows
 from converters.quantize.recipes import Recipe
 
 __all__ = ["unit_noise"]
 
-KEPT_BYTES = 1 << 29  # of all tensors of all rows, which are held while one unit after the other is tried
+KEPT_BYTES = 1 << 28  # of all tensors of all rows, which are held while one unit after the other is tried
 Range = tuple[float, float]
 
 
@@ -25,10 +25,12 @@ def unit_noise(
     reference: CoreMLReference,
     units: Iterable[CoreMLUnit],
     ranges: Mapping[str, Range],
+    means: Mapping[str, np.ndarray],
     rows: Mapping[str, np.ndarray],
     recipe: Recipe,
 ) -> dict[str, float]:
-    """dB of the first output for each unit. ``ranges`` are those of the units' data, empty to round weights alone.
+    """dB of the first output for each unit. ``ranges`` are those of the units' data, empty to round weights alone;
+    ``means`` are those of its channels, for the bias.
 
     The float program is evaluated once; for each unit only what lies behind it is evaluated again.
     """
@@ -43,7 +45,9 @@ def unit_noise(
     operations = {operation.name: operation for operation in reference.operations()}
     result = {}
     for unit in units:
-        actual = [_disturbed(reference, unit, operations, ranges, values, recipe) for values in kept]
+        actual = [
+            _disturbed(reference, unit, operations[unit.operation], ranges, means, values, recipe) for values in kept
+        ]
         result[unit.unit.name] = signal_to_noise(expected, actual)
     return result
 
@@ -72,12 +76,12 @@ def _few(reference: CoreMLReference, rows: Mapping[str, np.ndarray]) -> dict[str
 def _disturbed(
     reference: CoreMLReference,
     unit: CoreMLUnit,
-    operations: Mapping[str, Any],
+    operation: Any,
     ranges: Mapping[str, Range],
+    means: Mapping[str, np.ndarray],
     values: Mapping[Any, Any],
     recipe: Recipe,
 ) -> np.ndarray:
-    operation = operations[unit.operation]
     changed: dict[Any, Any] = {}
     for name, axis in unit.weights:
         var = operation.inputs[name]
@@ -87,7 +91,10 @@ def _disturbed(
         changed[var] = _rounded(values[var], *ranges[unit.operation])
     with np.errstate(all="ignore"):
         if not unit.nested:
-            results = reference.evaluator.results_of(operation, changed, values)
+            results = list(reference.evaluator.results_of(operation, changed, values))
+            if unit.operation in means and unit.kind in CORRECTED:
+                shift = mean_shift(operation, means[unit.operation])
+                results[0] = results[0] - shift.reshape(-1, *(1,) * (results[0].ndim - 3 if unit.kind == "conv" else 0))
             changed = dict(zip(operation.outputs, results, strict=True))
         return np.asarray(reference.evaluator.resume(values, changed)[0])
 

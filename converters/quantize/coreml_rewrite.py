@@ -11,6 +11,7 @@ from converters.quantize.affine import WEIGHT_LIMIT, activation_parameters, quan
 from converters.quantize.coreml_units import CoreMLUnit, blocks_of
 
 __all__ = [
+    "CORRECTED",
     "compute_in_half",
     "half_weights",
     "insert_pairs",

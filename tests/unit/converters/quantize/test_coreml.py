@@ -110,6 +110,24 @@ def test_normalization_of_wide_inputs_stays_in_float32_and_its_constants_as_they
         np.testing.assert_array_equal(subtracted.y.val, 2 * SCALE)
 
 
+def test_what_leads_to_a_logarithm_stays_in_float32() -> None:
+    from coremltools.converters.mil.mil import types
+
+    def spectrogram(mb: Any, x: Any) -> Any:
+        h = mb.conv(x=x, weight=WEIGHTS["first"], name="first")
+        power = mb.add(x=mb.mul(x=h, y=h), y=1e-7)
+        return mb.conv(x=mb.mul(x=mb.log(x=power), y=0.1), weight=WEIGHTS["point"], name="y")
+
+    rows = {"x": (ROWS[:16] / SCALE * 1e-3).astype(np.float32)}
+    package = pack_program(build(spectrogram, (1, 3, 12, 12)))
+    half = CoreMLReference(CoreMLQuantizer(package, rows).quantize(load_recipe("float16")))
+    kinds = {operation.name: operation.outputs[0].dtype for operation in half.operations()}
+    assert kinds["first"] == types.fp32
+    assert [var.dtype for var in half.function.outputs] == [types.fp32]
+    assert any(operation.op_type == "conv" and operation.x.dtype == types.fp16 for operation in half.operations())
+    assert decibels(CoreMLReference(package).run(rows)["y"], half.run(rows)["y"]) > 45
+
+
 def test_units_kept_in_float_are_named_in_what_is_left_and_count_against_the_promise(
     quantizer: CoreMLQuantizer,
 ) -> None:
