@@ -20,14 +20,21 @@ def attempt(
     """Run ``python -m`` with these arguments (or a program); None if it went well, else the reason in a line."""
     start = [sys.executable, "-m"] if module else []
     environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [*start, *map(str, command)], capture_output=True, text=True, timeout=limit_s, env=environ, check=False,
-            errors="replace",
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"did not end within {limit_s:g} s"
-    return None if done.returncode in fine else reason_of(done.returncode, done.stderr)
+    with subprocess.Popen(
+        [*start, *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environ,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, stderr = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # what it started must not go on measuring beside the next one
+            return f"did not end within {limit_s:g} s"
+    return None if process.returncode in fine else reason_of(process.returncode, stderr)
 
 
 def reason_of(code: int, stderr: str) -> str:

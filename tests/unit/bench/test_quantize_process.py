@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +26,15 @@ def test_an_error_is_told_in_the_words_of_the_tool():
 def test_a_hang_ends_at_the_limit():
     reason = attempt(sys.executable, "-c", "import time; time.sleep(60)", module=False, limit_s=0.5)
     assert reason == "did not end within 0.5 s"
+
+
+def test_what_a_hanging_step_started_ends_with_it(tmp_path):
+    mark = tmp_path / "mark"
+    later = f"import time; time.sleep(1.5); open({str(mark)!r}, 'w')"
+    step = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {later!r}])"
+    assert attempt(sys.executable, "-c", step, module=False, limit_s=0.7) is not None
+    time.sleep(1.5)
+    assert not mark.exists()
 
 
 def test_an_exit_code_that_means_a_report_was_written_is_no_failure():
