@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ __all__ = ["attempt", "reason_of"]
 
 LIMIT_S = 400.0
 LONGEST = 200
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def attempt(
@@ -38,9 +40,12 @@ def attempt(
 
 
 def reason_of(code: int, stderr: str) -> str:
-    """The signal, or the last line that says something; at most 200 characters."""
+    """The signal, the exception that ended it, or the last line that says something; at most 200 characters."""
     if code < 0:
         return f"crashed: {signal.Signals(-code).name}"
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line.split(":")[0] or line.startswith("error")]
-    return ((errors or lines or [f"exit code {code}"])[-1])[:LONGEST]
+    _, traceback, after = COLOR.sub("", stderr).rpartition("Traceback (most recent call last):")
+    lines = [line for line in after.splitlines() if line.strip()]
+    raised = [line for line in lines if traceback and not line.startswith(" ")]  # the first one; then its own notes
+    told = [line for line in lines if line.startswith("error")]
+    reason = next(iter(raised), (told or lines or [f"exit code {code}"])[-1])
+    return reason.strip()[:LONGEST]

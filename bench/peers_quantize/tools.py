@@ -43,7 +43,10 @@ def onnxruntime_per_channel(source: Path, model: Path, rows: Rows) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(model, prepared)
+        try:
+            quant_pre_process(model, prepared)
+        except Exception:  # noqa: BLE001 - the tool raises no other class where its symbolic inference gives up
+            quant_pre_process(model, prepared, skip_symbolic_shape=True)  # the way around that it documents
         return _onnxruntime(prepared, rows, per_channel=True)
 
 

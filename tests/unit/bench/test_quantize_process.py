@@ -19,7 +19,9 @@ def test_an_error_is_told_in_the_words_of_the_tool():
     assert attempt(sys.executable, "-c", "raise ValueError('no such operator')", module=False) == (
         "ValueError: no such operator"
     )
-    assert reason_of(1, "Traceback\nRuntimeError: first\nwarning: bye\n") == "RuntimeError: first"
+    trace = "noise\nTraceback (most recent call last):\n  File\na.ToolFailed: \x1b[1mfirst\x1b[m\n--- its last words\n"
+    assert reason_of(1, trace) == "a.ToolFailed: first"
+    assert reason_of(2, "loading\nerror: no such file\n") == "error: no such file"
     assert reason_of(9, "") == "exit code 9"
 
 
