@@ -13,6 +13,7 @@ __all__ = ["FLOAT", "OURS", "QuantizedRow", "metrics"]
 OURS, FLOAT = "edgeship", "float"
 ENOUGH_ROWS = 400  # labelled rows from which a difference of accuracies says something
 CONVOLUTIONAL_PARAMETERS = 100_000
+UNTOUCHED = 0.95  # of the float file: a tool that left the model as large as it was has quantized nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class QuantizedRow:
 def metrics(rows: Sequence[QuantizedRow]) -> dict[str, float | int | None]:
     """The four numbers of the bench, and how often there is nothing of ours to compare; None where no row counts.
 
+    Peers that made the file no smaller do not count: what is left in float agrees with float.
     ``worst_agreement_gap_points`` looks at what the accuracy numbers do not: sets with no or too few labels.
     """
     drops, margins, gaps, sizes, missing = [], [], [], [], 0
@@ -55,7 +57,7 @@ def metrics(rows: Sequence[QuantizedRow]) -> dict[str, float | int | None]:
         if ours.tool != OURS:
             continue
         beside = [row for row in rows if (row.model, row.target) == (ours.model, ours.target)]
-        peers = [row for row in beside if row.tool not in (OURS, FLOAT)]
+        peers = [row for row in beside if row.tool not in (OURS, FLOAT) and not _untouched(row)]
         if ours.bytes is None:
             missing += any(peer.bytes is not None for peer in peers)
             continue
@@ -82,6 +84,10 @@ def metrics(rows: Sequence[QuantizedRow]) -> dict[str, float | int | None]:
         "worst_bytes_ratio": None if not sizes else round(max(sizes), 4),
         "without_artifact": missing,
     }
+
+
+def _untouched(row: QuantizedRow) -> bool:
+    return row.bytes_ratio is not None and row.bytes_ratio > UNTOUCHED
 
 
 def _best(values: Iterable[float | None]) -> float | None:

@@ -54,3 +54,9 @@ def test_nothing_of_ours_where_a_peer_has_something_is_counted_and_scores_nothin
     assert result["without_artifact"] == 1
     assert result["worst_drop_points"] is None
     assert metrics([refused, EXACT, replace(PEER, bytes=None)])["without_artifact"] == 0
+
+
+def test_a_peer_that_quantized_nothing_is_no_yardstick():
+    idle = replace(PEER, labelled_rows=100, bytes_ratio=1.02, agreement=1.0)
+    small = [replace(row, labelled_rows=100) for row in (ROW, EXACT, PEER)]
+    assert metrics([*small, idle])["worst_agreement_gap_points"] == 1.0
