@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from converters.commands.console import table
-from converters.matrix import matrix_rows
 
 __all__ = ["add", "run"]
 
@@ -21,6 +20,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0."""
+    from converters.matrix import matrix_rows
+
     rows = matrix_rows()
     if arguments.json:
         print(json.dumps(rows, indent=1))

@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters.commands.console import number, progress, table, warn
 from converters.errors import InvalidRequest
-from converters.recipe_file import RecipeFile, read_recipe
-from converters.report import Report, report_dict
-from converters.request import Description, Request
-from converters.stages.choosing import ConfidenceRule
 from converters.targets import PRECISIONS, TARGETS
+
+if TYPE_CHECKING:
+    from converters.report import Report
+    from converters.request import Request
 
 __all__ = ["add", "run"]
 
@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0, 3 or 4, as `converters.cli` has them."""
     from converters.mlflow_log import check_mlflow, log_run
     from converters.pipeline import run as convert
+    from converters.report import report_dict
 
     request = _request(arguments)
     if request.mlflow is not None:
@@ -98,6 +99,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _request(arguments: argparse.Namespace) -> Request:
     """The recipe, with what the command line says on top of it."""
+    from converters.recipe_file import RecipeFile, read_recipe
+    from converters.request import Description, Request
+    from converters.stages.choosing import ConfidenceRule
+
     recipe = RecipeFile(options={}, description=Description()) if arguments.recipe is None else read_recipe(
         arguments.recipe
     )  # fmt: skip

@@ -11,9 +11,6 @@ from typing import Any
 
 from converters.commands.console import number, progress, table
 from converters.commands.run import axes_of
-from converters.runner import Subprocesses
-from converters.stages.sources import SourceRef
-from converters.stages.verify import Job, Result
 
 __all__ = ["add", "run"]
 
@@ -41,6 +38,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0, or 3 if an artifact fails."""
+    from converters.runner import Subprocesses
+    from converters.stages.sources import SourceRef
+    from converters.stages.verify import Job, Result
+
     source = arguments.source
     ref = None
     if source is not None:

@@ -30,11 +30,9 @@ from converters.quantize.coreml_units import CoreMLUnit, find_units, use_linear
 from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import quiet
-from converters.sources.tfgraph import FrozenGraph
-from converters.targets.coreml import check_coreml, coreml_program, pack_program
-from edge_runtime.bundle import TensorSpec
+from converters.targets.coreml import check_coreml, pack_program
 
-__all__ = ["CoreMLQuantizer", "inspect_coreml", "quantize_coreml"]
+__all__ = ["CoreMLQuantizer", "inspect_coreml"]
 
 IOS_17 = 8  # as a specification version; the first with quantized activations
 SMALLEST_HALF_STEP = 6.2e-5  # the smallest normal fp16 number; hardware may take smaller ones for 0
@@ -189,13 +187,6 @@ class CoreMLQuantizer:
 
         self._reference.run(self._rows, observe)
         return collector, peaks, {name: means for name, means in watched.items() if means.count}
-
-
-def quantize_coreml(
-    graph: FrozenGraph, inputs: tuple[TensorSpec, ...], calls: Mapping[str, np.ndarray], recipe: Recipe
-) -> bytes:
-    """A package from a frozen TensorFlow graph by one recipe, without a search."""
-    return CoreMLQuantizer(pack_program(coreml_program(graph, inputs)), calls).quantize(recipe)
 
 
 def _step(limits: Range) -> float:

@@ -31,7 +31,7 @@ from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
 from converters.targets.onnx import check_onnx, compact, onnx_operators
 
-__all__ = ["OnnxQuantizer", "inspect_onnx", "quantize_onnx"]
+__all__ = ["OnnxQuantizer", "inspect_onnx"]
 
 ELEMENTS = 1_000_000  # input values of one calibration call; a network's inner tensors are many times larger
 Call = Mapping[str, np.ndarray]
@@ -214,11 +214,6 @@ class OnnxQuantizer:
         session = _session(model)
         name = session.get_outputs()[0].name
         return [session.run([name], dict(call))[0] for call in calls]
-
-
-def quantize_onnx(model: bytes, calls: Sequence[Call], recipe: Recipe) -> bytes:
-    """One model by one recipe, without a search."""
-    return OnnxQuantizer(model, calls).quantize(recipe)
 
 
 def _session(model: Any, *, optimize: bool = True) -> Any:

@@ -36,7 +36,7 @@ from converters.quantize.weights import Quantized, refuse_low_share
 from converters.quiet import load_tool, quiet
 from converters.targets.tflite import check_tflite, tflite_signature
 
-__all__ = ["TfliteQuantizer", "inspect_tflite", "quantize_tflite"]
+__all__ = ["TfliteQuantizer", "inspect_tflite"]
 
 LARGEST_MULTIPLIER = 200.0  # of XNNPACK's 256, with room for rounding
 TOOL_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
@@ -207,11 +207,6 @@ class TfliteQuantizer:
         for name, value in call.items():
             interpreter.set_tensor(inputs[name], value)
         interpreter.invoke()
-
-
-def quantize_tflite(model: bytes, calls: Sequence[Call], recipe: Recipe) -> bytes:
-    """One model by one recipe, without a search."""
-    return TfliteQuantizer(model, calls).quantize(recipe)
 
 
 def _configure(quantizer: Any, precision: str, pattern: str, kind: str) -> None:
