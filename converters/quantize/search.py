@@ -37,6 +37,7 @@ def search(
     error: Evaluate | None = None,
     minimum_share: float = INT8_SHARE,
     budget: int = BUDGET,
+    may_go_on: Callable[[], bool] = lambda: True,
     progress: Progress | None = None,
 ) -> Found:
     """The first precision among ``recipes`` whose drop stays within ``limit``; else the float ``model``.
@@ -46,8 +47,9 @@ def search(
     is taken: a finer measure than the drop, which on few rows is a matter of luck (without it: with the least drop);
     of equal ones, the first. ``recipes`` come in the order in which to try them, as `ladder_from` gives them.
 
-    At most ``budget`` candidates are measured for each precision, its recipes first. Every int8 candidate has at least
-    ``minimum_share`` of its weights in INT8, or what its recipe asks for if that is more.
+    At most ``budget`` candidates are measured for each precision, its recipes first; none with units in float once
+    ``may_go_on`` says no. Every int8 candidate has at least ``minimum_share`` of its weights in INT8, or what its
+    recipe asks for if that is more.
 
     Raises `InvalidRequest` for a limit that is not finite, or a budget below the recipes of one precision.
     """
@@ -58,7 +60,7 @@ def search(
         raise InvalidRequest(f"the accuracy limit is a number like 0.01, not {limit}")
     if any(len(group) > budget for group in ladder.values()):
         raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
-    trials = _Trials(quantizer, evaluate, error or evaluate, limit, minimum_share, budget, progress)
+    trials = _Trials(quantizer, evaluate, error or evaluate, limit, minimum_share, budget, may_go_on, progress)
     exhausted: list[str] = []
     for precision, group in ladder.items():
         trials.start()
@@ -95,9 +97,9 @@ def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
     if holding:
         least = holding[0] if len(holding) == 1 else min(holding, key=lambda each: trials.error(each.data))
         return _Chosen(candidate=least, sensitivities={}, drops={})
-    if (
-        not plain or recipes[0].weight_bits > 8
-    ):  # half-precision floats lose nothing that another choice would give back
+    if not plain or recipes[0].weight_bits > 8:  # half-precision floats lose nothing that a choice would give back
+        return None
+    if not trials.go_on():
         return None
     start = min(plain, key=lambda candidate: candidate.drop)
     sensitivities = trials.quantizer.sensitivities(start.recipe)
@@ -190,6 +192,7 @@ class _Trials:
         limit: float,
         minimum_share: float,
         budget: int,
+        may_go_on: Callable[[], bool],
         progress: Progress | None,
     ) -> None:
         self.quantizer = quantizer
@@ -200,6 +203,7 @@ class _Trials:
         self._limit = limit + ROUNDING
         self._minimum_share = minimum_share
         self._budget = budget
+        self._may_go_on = may_go_on
         self._progress = progress
         self._measured = 0
         self._made: dict[tuple[str, frozenset[str]], _Candidate | None] = {}
@@ -211,6 +215,11 @@ class _Trials:
     def holds(self, candidate: _Candidate) -> bool:
         return candidate.drop <= self._limit
 
+    def go_on(self) -> bool:
+        """Whether there is time for candidates with units in float; if not, the record says that it ended."""
+        self.ended = self.ended or not self._may_go_on()
+        return not self.ended
+
     def drop(self, data: bytes) -> float:
         drop = float(self._evaluate(data))
         return math.inf if math.isnan(drop) else drop
@@ -219,7 +228,7 @@ class _Trials:
         """None where the recipe cannot be followed, too few weights are in INT8, or the budget is spent."""
         key = (recipe.name, kept)
         if key not in self._made:
-            if self._measured >= self._budget:
+            if self._measured >= self._budget or (kept and not self._may_go_on()):
                 self.ended = True
                 return None
             if self._progress is not None:

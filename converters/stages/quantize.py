@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = ["Job", "Kept", "Result", "Tried", "run"]
 
 MAX_RANGE_ROWS = 512  # evenly spread; ranges hardly move beyond
 MAX_HELD_OUT_ROWS = 1024
+SEARCH_S = 300.0  # after which no more units go back to float; the report says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ def run(job: Job, say: Say) -> Result:
     batched = is_batched(job.info.inputs)
     quantizer = open_quantizer(job.target, model, ranges.inputs, batched=batched)
     held_out = _HeldOut(job, calibration, parts[1])
+    ends = time.monotonic() + SEARCH_S
     found = search(
         quantizer,
         model,
@@ -110,6 +113,7 @@ def run(job: Job, say: Say) -> Result:
         recipes=_recipes(job),
         limit=job.limit,
         error=held_out.error,
+        may_go_on=lambda: time.monotonic() < ends,
         progress=lambda text, done, total: say(f"{job.target}: {text}", done, total),
     )
     tried = tuple(_tried(each) for each in found.tried)

@@ -75,6 +75,16 @@ def test_a_recipe_that_holds_as_it_is_keeps_nothing_in_float() -> None:
     assert {each.recipe for each in found.tried} == {r.name for r in LADDER if r.precision == "int8"}
 
 
+def test_when_time_is_up_every_recipe_was_tried_but_no_unit_goes_back_to_float() -> None:
+    fake = twenty(loud=0.05)
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, may_go_on=lambda: False)
+    assert (found.precision, found.kept) == ("int8-weights", ())
+    assert found.exhausted == ("int8", "int8-dynamic")
+    assert {each.recipe for each in found.tried if each.precision == "int8"} == {
+        recipe.name for recipe in LADDER if recipe.precision == "int8"
+    }
+
+
 def test_only_the_unit_that_costs_too_much_stays_float_and_the_reason_is_measured() -> None:
     fake = twenty(loud=0.05, soft=0.004)
     found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
