@@ -49,10 +49,12 @@ def test_the_page_about_releasing_works_as_it_is_written(tmp_path: Path) -> None
 @pytest.mark.timeout(1200)
 def test_the_page_about_converters_works_as_it_is_written(tmp_path: Path) -> None:
     shown = typed(blocks_of("converters.md"), tmp_path, timeout_s=1180)
-    assert "table release 1: keras source" in shown
-    assert "table release 4: savedmodel source" in shown
+    kinds = {1: "keras", 4: "savedmodel", 5: "tflite", 6: "coreml", 7: "onnx", 8: "torch"}
+    for release, kind in kinds.items():
+        assert f"table release {release}: {kind} source" in shown
     assert "forest release 1: sklearn source" in shown
-    for bundle in ("table-out/table-1", "table-2/table-2", "table-3/table-3", "table-4/table-4", "forest-1/forest-1"):
+    folders = ["table-out/table-1", *(f"table-{n}/table-{n}" for n in range(2, 9)), "forest-1/forest-1"]
+    for bundle in folders:
         assert (tmp_path / f"{bundle}.bundle").is_file()
 
 
