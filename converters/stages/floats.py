@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.onnx_file import opset_of
 from converters.progress import Say
+from converters.quiet import load_tool, quiet
 from converters.routes import find_route, make_float
 from converters.stages.files import model_file
 from converters.stages.sources import SourceRef, open_ref
@@ -41,5 +43,17 @@ def run(job: Job, say: Say) -> Result:
     file: Path = model_file(job.work, job.target, "float")
     file.write_bytes(made.data)
     return Result(
-        file=str(file), bytes=len(made.data), tools=route.tools, environment=route.environment, notes=made.notes
+        file=str(file),
+        bytes=len(made.data),
+        tools=route.tools,
+        environment=route.environment,
+        notes=(*made.notes, *_stated(job.target, made.data)),
     )
+
+
+def _stated(target: str, data: bytes) -> tuple[str, ...]:
+    """What a reader of the file must support."""
+    if target != "onnx":
+        return ()
+    with quiet("reading the ONNX model"):
+        return (f"ONNX opset {opset_of(load_tool('onnx').load_from_string(data))}",)
