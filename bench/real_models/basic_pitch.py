@@ -47,7 +47,7 @@ def build(folder: Path) -> Info:
         files=tuple(FILES),
         packages=("basic-pitch 0.4.0 (wheel and source archive)",),
         licenses=("Apache-2.0; vocadito recordings CC-BY 4.0",),
-        parameters=56_000,
+        parameters=None,
         convolutional=True,
         synthetic=True,
         notes=(
