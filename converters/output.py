@@ -27,6 +27,7 @@ def written_whole(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         try:
             folder.chmod(0o755)
             yield folder
+            refuse_to_replace(out, overwrite=overwrite)  # another run may have filled it meanwhile
             _put_in_place(folder, out)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -54,8 +55,8 @@ def disk_errors(out: Path) -> Iterator[None]:
 
 
 def _put_in_place(folder: Path, out: Path) -> None:
-    if not out.exists():
-        folder.rename(out)
+    if not (out.is_dir() and any(out.iterdir())):
+        folder.rename(out)  # an empty folder is replaced; one that was filled this moment is an error, and stays
         return
     old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
     out.rename(old / "was")

@@ -50,15 +50,21 @@ def compare(expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]
     )
 
 
-def refuse_wrong_float(what: str, parity: Parity) -> None:
-    """Raises `CheckFailed` for a float conversion that does not compute what its source does."""
-    limit = FLOAT_TOLERANCE * max(1.0, parity.scale)
-    if parity.max_abs_error > limit:
-        raise CheckFailed(
-            f"{what} differs from its source by up to {parity.max_abs_error:.3g} (allowed: {limit:.3g}); not kept"
-        )
-    if parity.mismatched > MISMATCH_TOLERANCE * parity.elements:
-        raise CheckFailed(
-            f"{what}: {parity.mismatched} of {parity.elements} output values are finite either here or in the source, "
-            "not in both; not kept"
-        )
+def refuse_wrong_float(what: str, expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]) -> None:
+    """Raises `CheckFailed` for a float conversion that does not compute what its source does.
+
+    Each output is held against its own scale: beside boxes in pixels, wrong scores would be a rounding error.
+    """
+    for name, values in expected.items():
+        parity = compare({name: values}, actual)
+        limit = FLOAT_TOLERANCE * max(1.0, parity.scale)
+        if parity.max_abs_error > limit:
+            raise CheckFailed(
+                f"{what}: output {name} differs from its source by up to {parity.max_abs_error:.3g} (allowed: "
+                f"{limit:.3g}); not kept"
+            )
+        if parity.mismatched > MISMATCH_TOLERANCE * parity.elements:
+            raise CheckFailed(
+                f"{what}: {parity.mismatched} of {parity.elements} values of output {name} are finite either here or "
+                "in the source, not in both; not kept"
+            )

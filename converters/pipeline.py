@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from converters.budgets import unfit_targets, within_budgets
 from converters.bundling import Bundled, artifact_name, write_bundle
@@ -29,10 +30,10 @@ from converters.progress import Say, unheard
 from converters.reference import check_features, default_features
 from converters.report import Report, Row, write_report
 from converters.request import Request, check_request, needs_calibration
-from converters.rows import failed, judged, not_twice, with_float, with_quantized
+from converters.rows import failed, judged, with_float, with_quantized, without_twins
 from converters.runner import InProcess, Runner, Subprocesses
 from converters.stages import describe, floats, latency, measure, memory, quantize
-from converters.stages.files import make_folders
+from converters.stages.files import EDGE, make_folders
 from converters.stages.sources import SourceRef, forget, keep
 from converters.warn import warnings_of
 from devices.profiles import load_profile
@@ -134,7 +135,7 @@ class _Conversion:
             "calibration": request.calibration,
             "confidence": request.confidence,
             "training": request.training,
-            **{f"edge.{name}": data for name, data in request.edge_cases.items()},
+            **{f"{EDGE}{name}": data for name, data in request.edge_cases.items()},
         }
         job = describe.Job(
             source=ref,
@@ -156,7 +157,7 @@ class _Conversion:
     def _as_file(self, split: str, data: Dataset | Path | str) -> str:
         if not isinstance(data, Dataset):
             return str(data)
-        path = self._work / f"given-{split}.npz"
+        path = self._work / f"given-{quote(split, safe='')}.npz"
         save_dataset(data, path)
         return str(path)
 
@@ -166,9 +167,15 @@ class _Conversion:
         def of_target(target: str) -> list[Row]:
             return self._target(described, target)
 
-        workers = 1 if isinstance(self._runner, InProcess) else min(WORKERS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers) as pool:
-            return [row for rows in pool.map(of_target, dict.fromkeys(self._request.targets)) for row in rows]
+        targets = dict.fromkeys(self._request.targets)
+        if isinstance(self._runner, InProcess):
+            return [row for target in targets for row in of_target(target)]
+        with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+            try:
+                return [row for rows in pool.map(of_target, targets) for row in rows]
+            except BaseException:
+                self._runner.stop()  # or leaving this block would wait for all that the other targets still have to do
+                raise
 
     def _target(self, described: describe.Result, target: str) -> list[Row]:
         precisions = list(dict.fromkeys(self._request.precisions))
@@ -187,10 +194,8 @@ class _Conversion:
         except ConverterError as error:
             self._steps.skip(2 * len(bare))
             return [failed(row, error) for row in bare]
-        rows: list[Row] = []
-        for row in bare:
-            rows.append(not_twice(self._precision(described, with_float(row, made), made), rows))
-        return rows
+        quantized = described.info.precision != "fp32"
+        return without_twins([self._precision(described, with_float(row, made, quantized), made) for row in bare])
 
     def _precision(self, described: describe.Result, row: Row, made: floats.Result) -> Row:
         """The row with its artifact quantized, measured and judged."""
@@ -244,7 +249,13 @@ class _Conversion:
         if not files:
             return rows
         job = latency.Job(files=files, info=described.info, work=str(self._work))
-        timed = self._stage("latency", job, "measuring latency").latencies
+        timed: Mapping[str, latency.Latency] = {}
+        try:
+            timed = self._stage("latency", job, "measuring latency").latencies
+        except OutputError:
+            raise
+        except ConverterError as error:
+            rows = [replace(row, notes=(*row.notes, f"latency was not measured: {error}")) for row in rows]
         return [self._with_cost(row, timed, described) if row.status == "ok" else row for row in rows]
 
     def _with_cost(self, row: Row, timed: Mapping[str, latency.Latency], described: describe.Result) -> Row:
@@ -252,7 +263,13 @@ class _Conversion:
         if self._request.peak_memory:
             assert row.file is not None
             job = memory.Job(target=row.target, file=row.file, info=described.info, work=str(self._work))
-            peak = self._isolated.run("memory", job, what=f"memory of {row.kind}", say=self._steps.inside).peak_bytes
+            try:
+                what = f"memory of {row.kind}"
+                peak = self._isolated.run("memory", job, what=what, say=self._steps.inside).peak_bytes
+            except OutputError:
+                raise
+            except ConverterError as error:
+                row = replace(row, notes=(*row.notes, f"memory was not measured: {error}"))
         measured = timed.get(row.kind)
         row = replace(
             row,

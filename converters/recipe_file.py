@@ -27,6 +27,7 @@ class RecipeFile:
     hybrid: Hybrid | None = None
     requirements: Requirements | None = None
     edge_cases: Mapping[str, Path] | None = None
+    axes: Mapping[str, int] | None = None
 
 
 def _text(value: Any) -> str:
@@ -105,7 +106,7 @@ DESCRIPTION: dict[str, Callable[[Any], Any]] = {
     "units": lambda value: {name: _text(unit) for name, unit in value.items()},
     "ranges": lambda value: {name: (_number(low), _number(high)) for name, (low, high) in value.items()},
 }
-PARTS = ("labels", "features", "hybrid", "requirements", "edge_cases")
+PARTS = ("labels", "features", "hybrid", "requirements", "edge_cases", "axes")
 
 
 def read_recipe(path: Path) -> RecipeFile:
@@ -143,6 +144,9 @@ def read_recipe(path: Path) -> RecipeFile:
             "edge_cases",
             lambda cases: {name: folder / _text(file) for name, file in cases.items()},
             values.get("edge_cases", {}),
+        ),
+        axes=_read(
+            path, "axes", lambda axes: {name: _whole(size) for name, size in axes.items()}, values.get("axes", {})
         ),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from converters.data import Dataset
 from converters.errors import InvalidRequest
-from converters.quantize.recipes import recipe_names
+from converters.quantize.recipes import load_recipe, recipe_names
 from converters.reference import FeatureSpec
 from converters.sources.base import Source
 from converters.stages.choosing import ConfidenceRule
@@ -103,6 +103,12 @@ def check_request(request: Request) -> None:
         raise InvalidRequest(f"max_accuracy_drop is a share between 0 and 1, not {request.max_accuracy_drop}")
     if request.quantization is not None and request.quantization not in recipe_names():
         raise InvalidRequest(f"no quantization {request.quantization!r}; there are {', '.join(recipe_names())}")
+    if request.quantization is not None:
+        precision = load_recipe(request.quantization).precision
+        if set(request.precisions) - {"fp32", precision}:
+            raise InvalidRequest(
+                f"quantization {request.quantization} makes {precision}, not {', '.join(request.precisions)}"
+            )
     rule = request.rule
     if not 0 < rule.target_risk < 1 or not 0 < rule.delta < 1:
         raise InvalidRequest("target_risk and delta are shares between 0 and 1, both ends excluded")

@@ -9,7 +9,7 @@ from converters.report import Candidate, Kept, Row
 from converters.stages import floats, measure, quantize
 from converters.task import Task
 
-__all__ = ["failed", "judged", "not_twice", "with_float", "with_quantized"]
+__all__ = ["failed", "judged", "with_float", "with_quantized", "without_twins"]
 
 
 def failed(row: Row, error: ConverterError) -> Row:
@@ -18,8 +18,15 @@ def failed(row: Row, error: ConverterError) -> Row:
     return replace(row, status="refused" if refused else "error", reason=f"{type(error).__name__}: {error}")
 
 
-def with_float(row: Row, made: floats.Result) -> Row:
-    return replace(row, source_bytes=made.bytes, tools=made.tools, environment=made.environment, notes=made.notes)
+def with_float(row: Row, made: floats.Result, quantized: bool = False) -> Row:
+    """``quantized``: what was made is a finished file that is quantized already, so that there is no fp32 one."""
+    return replace(
+        row,
+        source_bytes=None if quantized else made.bytes,
+        tools=made.tools,
+        environment=made.environment,
+        notes=made.notes,
+    )
 
 
 def with_quantized(row: Row, made: quantize.Result) -> Row:
@@ -75,7 +82,8 @@ def judged(row: Row, measured: measure.Result, task: Task, limit: float) -> Row:
     )
     if measured.drop <= limit + ROUNDING:
         return row
-    what = "decision agreement" if measured.accuracy is None else "R²" if task.metric == "r2" else "accuracy"
+    by_accuracy = measured.accuracy is not None and measured.skilled
+    what = "decision agreement" if not by_accuracy else "R²" if task.metric == "r2" else "accuracy"
     reason = (
         f"loses {measured.drop:.4f} of {what} on {measured.rows:,} evaluation rows, more than the {limit:g} allowed; "
         "the evaluation rows are used once, so this is final: give more calibration rows, or a wider limit"
@@ -86,9 +94,16 @@ def judged(row: Row, measured: measure.Result, task: Task, limit: float) -> Row:
 ROUNDING = 1e-12  # one row of many is a share that no float holds exactly
 
 
-def not_twice(row: Row, others: list[Row]) -> Row:
-    """``refused`` if an artifact of the reached precision is there already."""
-    if row.status != "ok" or all(row.kind != other.kind for other in others if other.status == "ok"):
-        return row
+def without_twins(rows: list[Row]) -> list[Row]:
+    """The rows of a target, of which no two artifacts have the same precision: one that fell back to what another was
+    asked for, or had fallen back to before, is ``refused``."""
+    kept: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda each: each.asked != each.precision):  # what was asked for comes first
+        if row.status == "ok":
+            kept.setdefault(row.kind, row)
+    return [row if row.status != "ok" or kept[row.kind] is row else _twin(row) for row in rows]
+
+
+def _twin(row: Row) -> Row:
     reason = f"{row.asked} reached only {row.precision}, which is in the bundle already ({row.reason})"
     return replace(row, status="refused", reason=reason)

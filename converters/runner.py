@@ -25,12 +25,16 @@ __all__ = ["InProcess", "Runner", "Subprocesses"]
 
 TAIL = 2000  # characters of a worker's output that an error carries
 DEFAULT_TIMEOUT_S = 3600.0
+STOPPED = "stopped, because the work that it belongs to has ended"
 
 
 class Runner(Protocol):
-    """`run` gives the stage's result, or raises what the stage raised. ``what`` names the work in errors."""
+    """`run` gives the stage's result, or raises what the stage raised. ``what`` names the work in errors. `stop` ends
+    the stages that run, and refuses those that other threads begin later."""
 
     def run(self, stage: str, job: Any, *, what: str, say: Say) -> Any: ...
+
+    def stop(self) -> None: ...
 
 
 class InProcess:
@@ -39,6 +43,9 @@ class InProcess:
     def run(self, stage: str, job: Any, *, what: str, say: Say) -> Any:
         return stage_module(stage).run(job, say)
 
+    def stop(self) -> None:
+        """A stage in this process ends by the exception that ends the process's work."""
+
 
 class Subprocesses:
     """A fresh process for each stage. ``folder`` takes their jobs and logs."""
@@ -46,12 +53,23 @@ class Subprocesses:
     def __init__(self, folder: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._folder = folder
         self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for worker in self._running:
+                worker.kill()
 
     def run(self, stage: str, job: Any, *, what: str, say: Say) -> Any:
         folder = Path(tempfile.mkdtemp(prefix=f"{stage.rpartition('.')[2]}-", dir=self._folder))
         (folder / JOB_FILE).write_text(to_json(job), encoding="utf-8")
         log = folder / "log.txt"
-        with log.open("wb") as sink:
+        with log.open("wb") as sink, self._lock:
+            if self._stopped:
+                raise StageFailed(what, STOPPED)
             worker = subprocess.Popen(
                 [sys.executable, "-m", "converters.worker", stage, str(folder)],
                 stdin=subprocess.PIPE,
@@ -60,6 +78,7 @@ class Subprocesses:
                 env=_environment(),
                 text=True,
             )
+            self._running.add(worker)
         timed_out = threading.Event()
 
         def end() -> None:
@@ -78,6 +97,8 @@ class Subprocesses:
             raise
         finally:
             timer.cancel()
+            with self._lock:
+                self._running.discard(worker)
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
                     pipe.close()
@@ -86,6 +107,8 @@ class Subprocesses:
             return from_json((folder / RESULT_FILE).read_text(encoding="utf-8"), result_type)
         if told:
             raise error_from_json(told[-1])
+        if self._stopped:
+            raise StageFailed(what, STOPPED)
         why = f"took more than {self._timeout_s:g} s" if timed_out.is_set() else _why(code)
         raise StageFailed(what, f"its process {why}", tool_output=_tail(log))
 

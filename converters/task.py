@@ -7,13 +7,14 @@ Accuracy and agreement are defined for every kind of model that can be converted
     agreement are shares of rows.
 ``binary``
     The first output is one number and the data has class indices 0 and 1. The decision is whether it lies above one
-    half (probabilities) or zero (a logit).
+    half (probabilities) or zero (a logit). What is not a number decides neither way, here and in a detection.
 ``regression``
     The data has targets, or the outputs are plain numbers. Accuracy is R², the share of the targets' variance that is
     explained; agreement is R² against the source. Neither is below 0.
 ``detection``
-    Every output holds probabilities for many places or moments at once. The decisions are whether each lies above one
-    half; agreement is the share of decisions that are the same.
+    Every output holds probabilities of many things at once: places, moments, or labels that do not exclude each other
+    (sigmoids, and no class for each row). The decisions are whether each lies above one half; agreement is the share
+    of decisions that are the same.
 """
 
 from __future__ import annotations
@@ -71,8 +72,16 @@ class Task:
         """Which rows are decided as labelled, ``(rows,)`` bool."""
         first = outputs[self.output].reshape(len(truth), -1)
         if self.kind == "binary":
-            return np.asarray((first[:, 0] > self.border) == (truth > 0))
+            return np.asarray(_answers(first[:, 0], self.border) == (truth > 0))
         return np.asarray(decisions(first) == truth)
+
+    def is_skilled(self, outputs: Arrays, truth: np.ndarray) -> bool:
+        """Whether the outputs are better than the best constant answer: the commonest class, or the mean.
+
+        Where a source is not, its accuracy cannot show what a conversion lost: there is nothing to lose.
+        """
+        constant = 0.0 if self.kind == "regression" else float(np.unique(truth, return_counts=True)[1].max(initial=0))
+        return self.accuracy(outputs, truth) > constant / max(1, len(truth))
 
     def agreement(self, expected: Arrays, actual: Arrays) -> float:
         """How far two models decide alike, 0 to 1, as the module's text defines it."""
@@ -83,11 +92,9 @@ class Task:
         if self.kind == "classification":
             return float((decisions(left) == decisions(right)).mean())
         if self.kind == "binary":
-            return float(((left[:, 0] > self.border) == (right[:, 0] > self.border)).mean())
+            return _same_answers(left[:, 0], right[:, 0], self.border)
         if self.kind == "detection":
-            shares = [((expected[n] > self.border) == (actual[n].reshape(expected[n].shape) > self.border)).mean()
-                      for n in expected]  # fmt: skip
-            return float(np.mean(shares))
+            return float(np.mean([_same_answers(expected[name], actual[name], self.border) for name in expected]))
         return _r2(left, right)
 
 
@@ -98,6 +105,15 @@ def decisions(outputs: np.ndarray) -> np.ndarray:
     if flat.dtype.kind == "f":
         result = np.where(np.isnan(flat).any(axis=1), -1, result)
     return result
+
+
+def _answers(values: np.ndarray, border: float) -> np.ndarray:
+    """1 for yes, 0 for no, -1 for what is not a number: a broken model must not pass for one that says no."""
+    return np.where(np.isnan(values), -1, values > border)
+
+
+def _same_answers(left: np.ndarray, right: np.ndarray, border: float) -> float:
+    return float((_answers(left.ravel(), border) == _answers(right.ravel(), border)).mean())
 
 
 def find_task(outputs: tuple[TensorSpec, ...], activation: str | None, answers: Arrays, data: Dataset) -> Task:
@@ -117,7 +133,9 @@ def find_task(outputs: tuple[TensorSpec, ...], activation: str | None, answers: 
             )
         return Task(kind="regression", output=first.name)
     axes = [size for size in shape if size != 1]
-    if elements >= 2 and len(axes) == 1 and (len(outputs) == 1 or data.labels is not None or _one_axis(outputs)):
+    several = activation == "sigmoid" and data.labels is None and all(_in_unit_range(answers[o.name]) for o in outputs)
+    one_class = len(outputs) == 1 or data.labels is not None or _one_axis(outputs)
+    if elements >= 2 and len(axes) == 1 and one_class and not several:
         probabilities = activation == "softmax" or are_probabilities(values.reshape(len(values), -1))
         return Task(kind="classification", output=first.name, classes=elements, probabilities=probabilities)
     if data.labels is not None:
@@ -157,13 +175,15 @@ def are_probabilities(values: np.ndarray) -> bool:
 def _r2(expected: np.ndarray, actual: np.ndarray) -> float:
     """1 − squared error / variance over all columns together, ``(rows, columns)`` each; at least 0.
 
-    Entries that are not finite on either side count as not explained at all.
+    Entries that are not finite on one side count as not explained at all; those that are the same infinity, or NaN, on
+    both sides agree.
     """
     left, right = expected.astype(np.float64), actual.astype(np.float64)
     usable = np.isfinite(left) & np.isfinite(right)
+    same = ~usable & ((left == right) | (np.isnan(left) & np.isnan(right)))
     left, right = np.where(usable, left, 0.0), np.where(usable, right, 0.0)
     means = left.sum(axis=0) / np.maximum(usable.sum(axis=0), 1)
     spread = float((np.where(usable, left - means, 0.0) ** 2).sum())
     error = float(((left - right) ** 2).sum())
     explained = float(error == 0) if spread == 0 else max(0.0, 1 - error / spread)
-    return explained * float(usable.mean())
+    return explained * float((usable | same).mean())

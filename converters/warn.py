@@ -10,8 +10,18 @@ FEW = {"calibration": 100, "evaluation": 400, "confidence": 200}
 
 
 def warnings_of(described: Result) -> tuple[str, ...]:
-    """Few rows, rows that two splits share, groups that two splits share."""
-    warnings = []
+    """What the model seems not to know, few rows, rows that two splits share, groups that two splits share."""
+    warnings = [
+        f"{split}: the model itself is no better here than the same answer for every row, so that what a conversion "
+        "loses is measured by agreement with it; are labels in the order of its outputs, and targets in its units?"
+        for split in described.unskilled
+    ]
+    task = described.task
+    if task.kind == "classification" and not task.probabilities and not described.splits["evaluation"].labelled:
+        warnings.append(
+            f"no labels: the {task.classes} numbers of {task.output} are taken for classes, and agreement is that of "
+            "the largest; if they are values to be predicted, give them as target"
+        )
     for split, few in FEW.items():
         rows = described.splits[split].rows if split in described.splits else few
         if rows < few:

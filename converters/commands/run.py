@@ -128,7 +128,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         hybrid=recipe.hybrid,
         requirements=recipe.requirements,
         edge_cases={**(recipe.edge_cases or {}), **_edge_cases(arguments.edge_case)},
-        axes=axes_of(arguments.axis),
+        axes={**(recipe.axes or {}), **axes_of(arguments.axis)},
         trust_pickle=arguments.trust_pickle,
         peak_memory=arguments.peak_memory,
         mlflow=arguments.mlflow,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.data import Dataset, check_dataset, load_dataset, save_dataset
+from converters.data import LABEL, TARGET, Dataset, check_dataset, load_dataset, save_dataset
 from converters.errors import CheckFailed, ConverterError, LabelMismatch
 from converters.progress import Say
 from converters.routes import refuse_unsupported
 from converters.sources.base import Source, is_batched
-from converters.stages.files import answers_file, data_file
+from converters.stages.files import EDGE, answers_file, data_file
 from converters.stages.sources import SourceInfo, SourceRef, fetched, open_ref
 from converters.task import Task, find_task
 
@@ -70,13 +70,15 @@ class Shared:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """``source`` is where the model is now, on this machine. ``refused`` says, for each target that cannot be reached,
-    why, and the way around. ``shared`` has the pairs of splits that should have nothing in common, and do."""
+    why, and the way around. ``unskilled`` are the splits on which the source is no better than a constant answer;
+    ``shared`` has the pairs of splits that should have nothing in common, and do."""
 
     source: SourceRef
     info: SourceInfo
     task: Task
     splits: Mapping[str, Split]
     refused: Mapping[str, str] = field(default_factory=dict)
+    unskilled: tuple[str, ...] = ()
     shared: tuple[Shared, ...] = ()
 
 
@@ -102,8 +104,13 @@ def run(job: Job, say: Say) -> Result:
             _refuse_not_finite(info, split, answers[split])
     task = find_task(info.outputs, info.activation, answers["evaluation"], checked["evaluation"])
     for split, data in checked.items():
-        if task.kind == "classification":
-            check_dataset(data, info.inputs, classes=task.classes)
+        if task.kind in ("classification", "binary"):
+            check_dataset(data, info.inputs, classes=task.classes or 2)
+        if split.startswith(EDGE) and task.truth(data) is None:
+            raise LabelMismatch(
+                f"{data.name}: an edge case is judged by its array {TARGET if task.kind == 'regression' else LABEL}, "
+                + ("which outputs of such a shape cannot have" if task.metric is None else "which is missing")
+            )
         if split == "calibration" and data.targets is not None and task.kind != "regression":
             raise LabelMismatch(f"{data.name}: holds target, but the evaluation data does not")
         save_dataset(data, data_file(job.work, split))
@@ -124,6 +131,11 @@ def run(job: Job, say: Say) -> Result:
             for split, data in checked.items()
         },
         refused=refused,
+        unskilled=tuple(
+            split
+            for split, given in answers.items()
+            if (truth := task.truth(checked[split])) is not None and not task.is_skilled(given, truth)
+        ),
         shared=tuple(each for each in _shared(checked) if each.rows or each.groups),
     )
 

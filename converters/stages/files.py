@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
 from converters.data import Dataset, load_dataset
 from converters.targets import FILE_SUFFIX
 
-__all__ = ["answers_file", "data_file", "golden_file", "make_folders", "model_file", "read_answers", "read_data"]
+__all__ = [
+    "EDGE",
+    "answers_file",
+    "data_file",
+    "golden_file",
+    "make_folders",
+    "model_file",
+    "read_answers",
+    "read_data",
+]
+
+EDGE = "edge."  # in front of the split of an edge case that a person named
 
 
 def make_folders(work: Path) -> None:
@@ -19,8 +31,8 @@ def make_folders(work: Path) -> None:
 
 
 def data_file(work: str | Path, split: str) -> Path:
-    """The checked rows of a split."""
-    return Path(work) / "data" / f"{split}.npz"
+    """The checked rows of a split. An edge case may be called anything, ``night / rain`` too."""
+    return Path(work) / "data" / f"{quote(split, safe='')}.npz"
 
 
 def answers_file(work: str | Path, split: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.confidence import confidence_of
-from converters.data import LABEL, Dataset, load_dataset
+from converters.data import LABEL, Dataset
 from converters.engines import Engine, open_engine
 from converters.errors import CheckFailed, TooLittleData
 from converters.evaluate import machine
@@ -19,7 +19,7 @@ from converters.progress import Say
 from converters.reference import FeatureSpec, feature_references, reference_of
 from converters.splitting import split_rows
 from converters.stages.choosing import Chosen, ConfidenceRule, choose
-from converters.stages.files import golden_file, read_answers, read_data
+from converters.stages.files import EDGE, golden_file, read_answers, read_data
 from converters.stages.sources import SourceInfo
 from converters.task import Task
 from edge_runtime.bundle import Reference
@@ -59,11 +59,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """``accuracy`` and ``source_accuracy`` are None without labels. ``missing`` says what is absent, and why."""
+    """``accuracy`` and ``source_accuracy`` are None without labels. ``skilled``: the source is better than a constant
+    answer on these rows. ``missing`` says what is absent, and why."""
 
     rows: int
     accuracy: float | None
     source_accuracy: float | None
+    skilled: bool
     agreement: float
     max_abs_error: float
     mean_abs_error: float
@@ -81,8 +83,9 @@ class Result:
 
     @property
     def drop(self) -> float:
-        """What was lost: accuracy against the source's, or agreement where there are no labels."""
-        if self.accuracy is None or self.source_accuracy is None:
+        """What was lost: accuracy against the source's, or agreement where there are no labels, or none that the source
+        knows better than chance: its accuracy has nothing to lose then, and would let anything pass."""
+        if self.accuracy is None or self.source_accuracy is None or not self.skilled:
             return 1 - self.agreement
         return self.source_accuracy - self.accuracy
 
@@ -99,7 +102,7 @@ def run(job: Job, say: Say) -> Result:
     outputs = engine.run(evaluation.inputs)
     parity = compare(expected, outputs)
     if job.precision == "fp32":
-        refuse_wrong_float(what, parity)
+        refuse_wrong_float(what, expected, outputs)
     truth = task.truth(evaluation)
     missing: list[str] = []
     say(f"{what}: confidence and golden examples", 1, 3)
@@ -122,6 +125,7 @@ def run(job: Job, say: Say) -> Result:
         rows=evaluation.rows,
         accuracy=None if truth is None else task.accuracy(outputs, truth),
         source_accuracy=None if truth is None else task.accuracy(expected, truth),
+        skilled=truth is not None and task.is_skilled(expected, truth),
         agreement=task.agreement(expected, outputs),
         max_abs_error=parity.max_abs_error,
         mean_abs_error=parity.mean_abs_error,
@@ -133,7 +137,7 @@ def run(job: Job, say: Say) -> Result:
         golden_tolerance=golden.tolerance,
         golden_examples=golden.examples,
         reference=reference,
-        segments=() if truth is None else _segments(job, evaluation, outputs, truth),
+        segments=() if truth is None else _segments(job, evaluation, outputs, truth, missing),
         edge_cases=tuple(_edge_case(job, engine, name) for name in job.edge_cases),
         missing=tuple(missing),
     )
@@ -189,17 +193,20 @@ def _reference(
     return reference_of(features, job.labels, logits[usable], confidences)
 
 
-def _segments(job: Job, evaluation: Dataset, outputs: Mapping[str, np.ndarray], truth: np.ndarray) -> tuple[Part, ...]:
+def _segments(
+    job: Job, evaluation: Dataset, outputs: Mapping[str, np.ndarray], truth: np.ndarray, missing: list[str]
+) -> tuple[Part, ...]:
     """By class, by group, and by every segment column: what an average hides."""
     columns: dict[str, np.ndarray] = dict(evaluation.segments)
     if evaluation.groups is not None:
         columns["group"] = evaluation.groups
-    if job.task.kind == "classification" and len(job.labels) <= MAX_SEGMENTS:
+    if job.task.kind == "classification":
         columns["label"] = np.asarray(job.labels)[truth]
     parts = []
     for name, column in columns.items():
         values = np.unique(column)
         if len(values) > MAX_SEGMENTS:
+            missing.append(f"accuracy by {name}: {len(values)} different values, more than {MAX_SEGMENTS}")
             continue
         for value in values:
             rows = np.flatnonzero(column == value)
@@ -209,9 +216,8 @@ def _segments(job: Job, evaluation: Dataset, outputs: Mapping[str, np.ndarray], 
 
 
 def _edge_case(job: Job, engine: Engine, name: str) -> Part:
-    data = load_dataset(Path(job.work) / "data" / f"edge.{name}.npz")
+    data = _needed(job.work, f"{EDGE}{name}")
     truth = job.task.truth(data)
-    if truth is None:
-        raise CheckFailed(f"edge case {name}: its rows have no labels")
+    assert truth is not None, "`describe` refuses edge cases without"
     outputs = engine.run(data.inputs)
     return Part(name=name, rows=data.rows, accuracy=job.task.accuracy(outputs, truth))

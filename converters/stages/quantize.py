@@ -160,12 +160,14 @@ class _HeldOut:
         self._job = job
         self._data = calibration.at(chosen)
         self._expected = {name: array[chosen] for name, array in read_answers(job.work, "calibration").items()}
-        self._truth = job.task.truth(self._data)
+        truth = job.task.truth(self._data)
+        skilled = truth is not None and job.task.is_skilled(self._expected, truth)
+        self._truth = truth if skilled else None  # as the gate does, see `measure.Result.drop`
         self._known: dict[bytes, dict[str, np.ndarray]] = {}
         self.rows = len(chosen)
 
     def drop(self, data: bytes) -> float:
-        """Of accuracy against the source's, or of agreement with it where there are no labels."""
+        """Of accuracy against the source's, or of agreement with it where labels are of no use."""
         outputs, task = self._outputs(data), self._job.task
         if self._truth is None:
             return 1 - task.agreement(self._expected, outputs)
@@ -226,6 +228,8 @@ def _as_given(job: Job) -> Result:
     result = _result(job, model, job.info.precision, None)
     if job.precision == job.info.precision:
         return result
+    if not job.fallback:
+        raise QuantizationRefused(f"the source is {job.info.precision} already, and cannot become {job.precision}")
     return replace(result, reason=f"the source is {job.info.precision} already, and was passed through as it is")
 
 

@@ -114,6 +114,23 @@ def test_an_overwritten_folder_is_kept_when_its_successor_fails(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_of_two_runs_into_one_folder_the_second_to_end_is_refused_and_the_first_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OutputExists), written_whole(out) as late:
+        (late / "a").write_text("late")
+        with written_whole(out) as early:
+            (early / "a").write_text("early")
+    assert (out / "a").read_text() == "early"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with written_whole(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "out" / "a").is_file()
+
+
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputExists, match="not a folder"), written_whole(tmp_path / "out", overwrite=True):

@@ -21,7 +21,7 @@ from converters.errors import (
     TooLittleData,
     WrongNames,
 )
-from converters.parity import compare, refuse_wrong_float
+from converters.parity import refuse_wrong_float
 from converters.pipeline import EXIT_NONE, EXIT_OK, EXIT_SOME
 from edge_runtime.bundle import InvalidName, open_bundle
 from tests.unit.converters.conftest import AXES, LENGTH, OFFSET, Made, dataset, request_of, windows
@@ -216,9 +216,16 @@ def scaled(data: Dataset, factor: float) -> Dataset:
 def test_a_float_conversion_that_differs_from_its_source_is_refused() -> None:
     expected = {"logits": np.array([[1.0, 2.0], [3.0, 4.0]])}
     with pytest.raises(CheckFailed, match=r"differs from its source by up to 0\.5"):
-        refuse_wrong_float("onnx fp32", compare(expected, {"logits": expected["logits"] + 0.5}))
-    with pytest.raises(CheckFailed, match="2 of 4 output values are finite"):
-        refuse_wrong_float("onnx fp32", compare(expected, {"logits": np.array([[1.0, np.nan], [np.inf, 4.0]])}))
+        refuse_wrong_float("onnx fp32", expected, {"logits": expected["logits"] + 0.5})
+    with pytest.raises(CheckFailed, match="2 of 4 values of output logits are finite"):
+        refuse_wrong_float("onnx fp32", expected, {"logits": np.array([[1.0, np.nan], [np.inf, 4.0]])})
+
+
+def test_a_wrong_output_is_not_hidden_by_a_larger_one() -> None:
+    expected = {"boxes": np.array([[900.0, 1200.0]]), "scores": np.array([[0.9, 0.1]])}
+    refuse_wrong_float("onnx fp32", expected, {**expected, "boxes": expected["boxes"] + 0.5})
+    with pytest.raises(CheckFailed, match=r"output scores differs from its source by up to 0\.8"):
+        refuse_wrong_float("onnx fp32", expected, {**expected, "scores": expected["scores"][:, ::-1]})
 
 
 def test_requests_that_cannot_be_met_are_refused_by_name_and_write_nothing(source: KerasSource, tmp_path: Path) -> None:

@@ -83,6 +83,15 @@ def test_paths_start_from_the_recipes_own_folder(file: Path, tmp_path: Path) -> 
     assert read_recipe(file).options["source"] == "mlflow:models:/waves/3"
 
 
+def test_axes_have_sizes_in_a_table_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[axes]\ntime = 512\n")
+    assert read_recipe(path).axes == {"time": 512}
+    path.write_text("[axes]\ntime = 'long'\n")
+    with pytest.raises(InvalidRequest, match="axes: must be a whole number, not 'long'"):
+        read_recipe(path)
+
+
 def test_a_sentence_with_a_comma_stays_one_sentence(file: Path) -> None:
     assert read_recipe(file).description.known_failures == ("two waves, at once",)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -66,6 +67,29 @@ def test_a_bug_in_a_stage_shows_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="ended with exit code 1") as raised:
         run(tmp_path, "bug")
     assert "ZeroDivisionError: in a tool" in raised.value.tool_output
+
+
+def test_a_stopped_runner_ends_its_workers_and_begins_no_more(tmp_path: Path) -> None:
+    file, runner = tmp_path / "pid", Subprocesses(tmp_path)
+    raised: list[StageFailed] = []
+
+    def hang() -> None:
+        try:
+            runner.run(STAGE, Job(end="hang", file=str(file)), what="w", say=lambda *step: None)
+        except StageFailed as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    runner.stop()
+    thread.join(60)
+    assert "stopped" in str(raised[0])
+    assert not Path(f"/proc/{file.read_text()}").exists()
+    with pytest.raises(StageFailed, match="stopped"):
+        runner.run(STAGE, Job(end="well"), what="w", say=lambda *step: None)
 
 
 def test_no_worker_outlives_the_process_that_started_it(tmp_path: Path) -> None:

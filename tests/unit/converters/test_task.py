@@ -95,6 +95,44 @@ def test_labels_that_such_outputs_cannot_be_measured_by_are_refused_with_the_way
         find_task((spec(2),), None, {"y": logits(2)}, data(targets=np.zeros(ROWS)))
 
 
+def test_nan_says_neither_yes_nor_no() -> None:
+    """Mostly "no" is what detectors and rare classes are: a model of NaN would agree with that."""
+    nan, no = np.full((ROWS, 1), np.nan), np.full((ROWS, 1), -3.0)
+    binary = Task(kind="binary", output="y")
+    assert binary.accuracy({"y": no}, np.zeros(ROWS, int)) == 1.0
+    assert binary.accuracy({"y": nan}, np.zeros(ROWS, int)) == 0.0
+    for kind in ("binary", "detection"):
+        task = Task(kind=kind, output="y", probabilities=True)  # type: ignore[arg-type]
+        assert task.agreement({"y": no}, {"y": nan}) == 0.0
+        assert task.agreement({"y": nan}, {"y": nan}) == 1.0
+
+
+def test_the_same_infinities_agree_where_outputs_are_plain_numbers() -> None:
+    values = np.arange(6.0)[:, None].copy()
+    values[0] = -np.inf
+    task = Task(kind="regression", output="y")
+    assert task.agreement({"y": values}, {"y": values.copy()}) == 1.0
+    assert task.agreement({"y": values}, {"y": np.abs(values)}) == pytest.approx(5 / 6)
+
+
+def test_sigmoids_without_a_class_for_each_row_are_decided_one_by_one() -> None:
+    values = 1 / (1 + np.exp(-logits(4)))
+    assert find_task((spec(4),), "sigmoid", {"y": values}, data()).kind == "detection"
+    assert find_task((spec(4),), "sigmoid", {"y": values}, data(labels=LABELS)).kind == "classification"
+
+
+def test_a_source_has_skill_where_it_is_better_than_a_constant_answer() -> None:
+    right = np.eye(3)[LABELS]
+    classes = Task(kind="classification", output="y", classes=3)
+    assert classes.is_skilled({"y": right}, LABELS)
+    assert not classes.is_skilled({"y": right}, (LABELS + 1) % 3), "labels in another order"
+    assert not classes.is_skilled({"y": right}, np.zeros(ROWS, int))
+    numbers = Task(kind="regression", output="y")
+    values = np.arange(ROWS, dtype=float)[:, None]
+    assert numbers.is_skilled({"y": values}, values)
+    assert not numbers.is_skilled({"y": values}, values * 1000), "targets in another unit"
+
+
 def test_a_row_with_nan_decides_for_no_class() -> None:
     outputs = np.array([[0.0, 1.0], [np.nan, 1.0], [1.0, 0.0]])
     assert decisions(outputs).tolist() == [1, -1, 0]

@@ -1,0 +1,190 @@
+"""What becomes of a row: on a small ONNX model, in this process, so that a whole conversion takes a second."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from converters import Dataset, Outcome, Request, run
+from converters.errors import InvalidRequest, LabelMismatch, StageFailed
+from converters.report import Row
+from converters.rows import without_twins
+from converters.runner import InProcess
+from converters.stages import verify
+from converters.stages.sources import SourceRef
+from edge_runtime.bundle import open_bundle
+
+CLASSES, COLUMNS = 4, 8
+RNG = np.random.default_rng(0)
+HIDDEN, OUT = (RNG.normal(size=size).astype(np.float32) for size in ((COLUMNS, 32), (32, CLASSES)))
+
+
+def answers(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x @ HIDDEN, 0) @ OUT
+
+
+def rows(count: int, seed: int) -> Dataset:
+    x = np.random.default_rng(seed).normal(size=(count, COLUMNS)).astype(np.float32)
+    return Dataset(name="rows.npz", inputs={"x": x}, labels=answers(x).argmax(axis=1))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "hidden"], ["h"]),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("MatMul", ["r", "out"], ["y"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", COLUMNS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(HIDDEN, "hidden"), numpy_helper.from_array(OUT, "out")],
+    )
+    path: Path = tmp_path_factory.mktemp("small") / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def convert(model: Path, out: Path, *, runner: Any = None, **changes: Any) -> Outcome:
+    request = Request(
+        **({
+            "source": model, "name": "small", "release": 1, "out": out, "evaluation": rows(200, 1),
+            "calibration": rows(200, 2), "targets": ("onnx",), "precisions": ("int8",), "peak_memory": False,
+        } | changes)
+    )  # fmt: skip
+    return run(request, runner=runner or InProcess())
+
+
+def shifted(data: Dataset) -> Dataset:
+    assert data.labels is not None
+    return replace(data, labels=(data.labels + 1) % CLASSES)
+
+
+def test_labels_in_another_order_than_the_outputs_are_said_and_let_nothing_pass(model: Path, tmp_path: Path) -> None:
+    wrong = {"evaluation": shifted(rows(200, 1)), "calibration": shifted(rows(200, 2))}
+    made = convert(model, tmp_path / "o", **wrong, max_accuracy_drop=0.0)
+    (row,) = made.report.artifacts
+    assert row.source_accuracy == 0.0
+    assert row.decision_agreement is not None
+    assert row.drop == pytest.approx(1 - row.decision_agreement)
+    assert sum("no better here than the same answer" in each for each in made.report.warnings) == 2
+
+
+def test_vectors_without_labels_are_said_to_be_taken_for_classes(model: Path, tmp_path: Path) -> None:
+    unlabelled = replace(rows(200, 1), labels=None)
+    made = convert(model, tmp_path / "o", evaluation=unlabelled, precisions=("fp32",), calibration=None)
+    assert any("the 4 numbers of y are taken for classes" in each for each in made.report.warnings)
+
+
+def test_an_edge_case_may_have_any_name_and_needs_labels_before_anything_is_converted(
+    model: Path, tmp_path: Path
+) -> None:
+    edge = {"edge_cases": {"night / rain": rows(20, 3)}, "precisions": ("fp32",)}
+    (row,) = convert(model, tmp_path / "o", **edge).report.artifacts
+    assert [(part.name, part.rows) for part in row.edge_cases] == [("night / rain", 20)]
+    with pytest.raises(LabelMismatch, match="an edge case is judged by its array label, which is missing"):
+        convert(model, tmp_path / "p", edge_cases={"rain": replace(rows(20, 3), labels=None)})
+
+
+def test_a_column_of_too_many_values_is_said_to_be_no_segmentation(model: Path, tmp_path: Path) -> None:
+    devices = replace(rows(200, 1), segments={"device": np.arange(200) // 4})
+    made = convert(model, tmp_path / "o", evaluation=devices, precisions=("fp32",))
+    assert any("accuracy by device: 50 different values" in each for each in made.report.absent)
+
+
+def test_a_quantized_file_has_no_fp32_one_and_does_not_become_another_precision_unasked(
+    model: Path, tmp_path: Path
+) -> None:
+    first = convert(model, tmp_path / "o")
+    assert first.bundle is not None
+    assert first.report.artifacts[0].precision == "int8"
+    finished = tmp_path / "finished.onnx"
+    finished.write_bytes(open_bundle(first.bundle.path).read("small-int8.onnx"))
+    (row,) = convert(finished, tmp_path / "p").report.artifacts
+    assert (row.status, row.precision, row.source_bytes) == ("ok", "int8", None)
+    (row,) = convert(finished, tmp_path / "q", precisions=("int8-weights",), fallback=False).report.artifacts
+    assert row.status == "refused"
+    assert "the source is int8 already" in (row.reason or "")
+
+
+def test_of_two_artifacts_of_one_precision_the_one_that_was_asked_for_stays() -> None:
+    fallen = Row(target="onnx", asked="int8", precision="fp32", status="ok", reason="no int8 holds")
+    asked = Row(target="onnx", asked="fp32", precision="fp32", status="ok")
+    again = Row(target="onnx", asked="int8-weights", precision="fp32", status="ok", reason="no weights")
+    lost = Row(target="onnx", asked="fp16", precision="fp32", status="failed_gate", reason="loses")
+    assert [row.status for row in without_twins([fallen, asked, again, lost])] == [
+        "refused", "ok", "refused", "failed_gate"
+    ]  # fmt: skip
+    assert [row.status for row in without_twins([fallen, again])] == ["ok", "refused"]
+
+
+def test_a_recipe_of_another_precision_is_refused_before_any_work(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="static_wi8c_ai8_q99 makes int8, not int8-weights"):
+        convert(model, tmp_path / "o", precisions=("int8-weights",), quantization="static_wi8c_ai8_q99")
+
+
+def test_verify_measures_a_regression_as_the_conversion_did(model: Path, tmp_path: Path) -> None:
+    def numbers(seed: int) -> Dataset:
+        data = rows(200, seed)
+        return replace(data, labels=None, targets=answers(data.inputs["x"]))
+
+    evaluation = numbers(1)
+    made = convert(model, tmp_path / "o", evaluation=evaluation, calibration=numbers(2))
+    assert made.bundle is not None
+    np.savez(tmp_path / "e.npz", x=evaluation.inputs["x"])
+    job = verify.Job(bundle=str(made.bundle.path), source=SourceRef(where=str(model)), data=str(tmp_path / "e.npz"))
+    (checked,) = verify.run(job, lambda *step: None).artifacts
+    assert checked.decision_agreement == pytest.approx(made.report.artifacts[0].decision_agreement)
+
+
+class Troubled(InProcess):
+    """Stages in this process, but that one fails."""
+
+    def run(self, stage: str, job: Any, *, what: str, say: Any) -> Any:
+        if stage == "latency":
+            raise StageFailed(what, "its process crashed with SIGSEGV")
+        return super().run(stage, job, what=what, say=say)
+
+
+def test_a_crash_while_timing_costs_the_latency_and_not_the_bundle(model: Path, tmp_path: Path) -> None:
+    made = convert(model, tmp_path / "o", precisions=("fp32",), runner=Troubled())
+    (row,) = made.report.artifacts
+    assert (row.status, row.p50_us) == ("ok", None)
+    assert any("latency was not measured: measuring latency: its process crashed" in note for note in row.notes)
+    assert made.bundle is not None
+
+
+class Interrupted:
+    """A person's Ctrl-C while one target's stage ends and the other's runs on."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended = threading.Event()
+
+    def run(self, stage: str, job: Any, *, what: str, say: Any) -> Any:
+        if stage == "describe":
+            return InProcess().run(stage, job, what=what, say=say)
+        self.begun.append(what)
+        if job.target == "onnx":
+            raise KeyboardInterrupt
+        self.ended.wait(60)
+        raise StageFailed(what, "stopped")
+
+    def stop(self) -> None:
+        self.ended.set()
+
+
+def test_an_interrupt_ends_what_runs_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    runner = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        convert(model, tmp_path / "o", runner=runner, targets=("onnx", "onnx", "tflite"), precisions=("fp32", "int8"))
+    assert runner.ended.is_set()
+    assert list(tmp_path.iterdir()) == []
