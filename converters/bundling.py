@@ -41,9 +41,10 @@ from edge_runtime.bundle import (
     check_release,
     golden_file,
     pack_release,
+    write_manifest,
 )
 
-__all__ = ["Bundled", "artifact_name", "bundle_name", "write_bundle"]
+__all__ = ["Bundled", "artifact_name", "bundle_name", "refuse_unwritable", "write_bundle"]
 
 DIGITS = 6  # decimals of a share in the manifest
 TASKS = {"classification": "classification", "regression": "regression"}
@@ -70,6 +71,31 @@ def artifact_name(model: str, row: Row) -> str:
     return f"{model}-{row.precision}{FILE_SUFFIX[row.target]}"
 
 
+def refuse_unwritable(request: Request, described: describe.Result, labels: tuple[str, ...]) -> None:
+    """Say now, and not after all the work, that a manifest cannot hold what a person wrote or the model calls its
+    tensors: too long, twice the same, a line break. Raises `ManifestError` with the key, `InvalidRequest` for units and
+    ranges of no input, `DataUnreadable` for a damaged ``.dvc`` file."""
+    description = request.description
+    unknown = {*description.units, *description.ranges} - {spec.name for spec in described.info.inputs}
+    if unknown:
+        raise InvalidRequest(f"units or ranges of {', '.join(sorted(unknown))}, which is no input of the model")
+    nothing = "0" * 64
+    named = replace(
+        _manifest(request, described, labels, _lineage(request, nothing), "2000-01-01T00:00:00Z"),
+        inputs=tuple(_described(spec, request, None) for spec in described.info.inputs),
+        artifacts=(
+            Artifact(
+                target="onnx", precision="fp32", file="model.onnx", bytes=1, sha256=nothing, operators=(),
+                float_operators=(), minimum_engine_version="1.0", peak_memory_bytes=None, confidence=None,
+                reference=None, golden=Golden(file="golden.npz", bytes=1, sha256=nothing, tolerance=0.1),
+                measured=Measurement(accuracy=None, rows=0, latency_p50_us=None, machine="-", evaluated_with="-"),
+            ),
+        ),
+        edge_cases=tuple(Segment(name=name, rows=1, accuracy=0.0) for name in request.edge_cases),
+    )  # fmt: skip
+    write_manifest(named)
+
+
 def write_bundle(
     request: Request,
     described: describe.Result,
@@ -91,30 +117,25 @@ def write_bundle(
     assert training is not None
     guard, why_no_guard = _guard(described, training)
     results = {kind: measured[kind] for kind in rows}
-    description = request.description
-    manifest = Manifest(
-        model=request.name,
-        release=request.release,
-        version=description.version or str(request.release),
-        created=created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        owner=description.owner,
-        contact=description.contact,
+    manifest = replace(
+        _manifest(
+            request,
+            described,
+            labels,
+            _lineage(request, training.sha256),
+            created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ),
         inputs=tuple(_described(spec, request, training) for spec in described.info.inputs),
-        outputs=described.info.outputs,
-        labels=labels,
-        task=TASKS.get(described.task.kind, "other"),  # type: ignore[arg-type]
-        preprocessing=Preprocessing(in_graph=description.in_graph, caller=description.caller),
         artifacts=tuple(
             _artifact(request, row, results[kind], described, training, tree) for kind, row in rows.items()
         ),
-        requirements=request.requirements or Requirements(),
-        hybrid=request.hybrid,
-        lineage=_lineage(request, training),
         segments=_lowest([each.segments for each in results.values()]),
         edge_cases=_lowest([each.edge_cases for each in results.values()]),
         guard=guard,
     )
-    card = model_card(manifest, description, source=described.info, task=described.task, rows=tuple(rows.values()))
+    card = model_card(
+        manifest, request.description, source=described.info, task=described.task, rows=tuple(rows.values())
+    )
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     manifest = replace(manifest, card=_file(tree, CARD_FILE, card.encode()))
     path = folder / bundle_name(request.name, request.release)
@@ -122,6 +143,30 @@ def write_bundle(
     shutil.rmtree(tree, ignore_errors=True)
     absent = () if guard is not None else (f"input guard: {why_no_guard}",)
     return Bundled(path=path, bytes=path.stat().st_size, sha256=digest, manifest=manifest, absent=absent)
+
+
+def _manifest(
+    request: Request, described: describe.Result, labels: tuple[str, ...], lineage: Lineage, created: str
+) -> Manifest:
+    """What is known before anything is converted."""
+    description = request.description
+    return Manifest(
+        model=request.name,
+        release=request.release,
+        version=description.version or str(request.release),
+        created=created,
+        owner=description.owner,
+        contact=description.contact,
+        inputs=described.info.inputs,
+        outputs=described.info.outputs,
+        labels=labels,
+        task=TASKS.get(described.task.kind, "other"),  # type: ignore[arg-type]
+        preprocessing=Preprocessing(in_graph=description.in_graph, caller=description.caller),
+        artifacts=(),
+        requirements=request.requirements or Requirements(),
+        hybrid=request.hybrid,
+        lineage=lineage,
+    )
 
 
 def _guard(described: describe.Result, training: Dataset) -> tuple[Guard | None, str]:
@@ -201,8 +246,8 @@ def _confidence(measured: measure.Result, described: describe.Result, training: 
     )
 
 
-def _described(spec: TensorSpec, request: Request, training: Dataset) -> TensorSpec:
-    values = training.inputs[spec.name]
+def _described(spec: TensorSpec, request: Request, training: Dataset | None) -> TensorSpec:
+    values = np.empty(0) if training is None else training.inputs[spec.name]
     seen = (float(values.min()), float(values.max())) if values.size and values.dtype.kind in "fiu" else None
     description = request.description
     return replace(spec, range=description.ranges.get(spec.name, seen), unit=description.units.get(spec.name))
@@ -219,14 +264,14 @@ def _lowest(parts: list[tuple[measure.Part, ...]]) -> tuple[Segment, ...]:
     )
 
 
-def _lineage(request: Request, training: Dataset) -> Lineage:
+def _lineage(request: Request, data_sha256: str) -> Lineage:
     description = request.description
     given = request.training or request.calibration or request.evaluation
     name = Path(given).name if isinstance(given, str | Path) else given.name
     source = request.source if isinstance(request.source, str | Path) else None
     return Lineage(
         dataset=description.dataset or name,
-        dataset_sha256=training.sha256,
+        dataset_sha256=data_sha256,
         data_version=description.data_version,
         collected=description.collected,
         personal_data=description.personal_data,

@@ -20,6 +20,7 @@ def written_whole(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises `OutputExists` if ``out`` holds anything and ``overwrite`` is off, `OutputFull` when the disk fills.
     """
+    out = out.resolve()  # the folder beside ``.`` is not inside it
     refuse_to_replace(out, overwrite=overwrite)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)

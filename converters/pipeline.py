@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from converters.budgets import unfit_targets, within_budgets
-from converters.bundling import Bundled, artifact_name, write_bundle
+from converters.bundling import Bundled, artifact_name, refuse_unwritable, write_bundle
 from converters.data import Dataset, save_dataset
 from converters.errors import ConverterError, InvalidRequest, OutputError
 from converters.evaluate import machine
@@ -33,7 +32,7 @@ from converters.request import Request, check_request, needs_calibration
 from converters.rows import failed, judged, with_float, with_quantized, without_twins
 from converters.runner import InProcess, Runner, Subprocesses
 from converters.stages import describe, floats, latency, measure, memory, quantize
-from converters.stages.files import EDGE, make_folders
+from converters.stages.files import EDGE, given_file, make_folders
 from converters.stages.sources import SourceRef, forget, keep
 from converters.warn import warnings_of
 from devices.profiles import load_profile
@@ -153,11 +152,12 @@ class _Conversion:
         check_features(self._request.features or (), described.info.inputs)
         if labels and len(labels) != task.classes:
             raise InvalidRequest(f"{len(labels)} labels for {task.classes} classes of a {task.kind} model")
+        refuse_unwritable(self._request, described, self._labels(described))
 
     def _as_file(self, split: str, data: Dataset | Path | str) -> str:
         if not isinstance(data, Dataset):
             return str(data)
-        path = self._work / f"given-{quote(split, safe='')}.npz"
+        path = given_file(self._work, split)
         save_dataset(data, path)
         return str(path)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
@@ -14,6 +14,7 @@ __all__ = [
     "EDGE",
     "answers_file",
     "data_file",
+    "given_file",
     "golden_file",
     "make_folders",
     "model_file",
@@ -31,8 +32,18 @@ def make_folders(work: Path) -> None:
 
 
 def data_file(work: str | Path, split: str) -> Path:
-    """The checked rows of a split. An edge case may be called anything, ``night / rain`` too."""
-    return Path(work) / "data" / f"{quote(split, safe='')}.npz"
+    """The checked rows of a split."""
+    return Path(work) / "data" / _npz(split)
+
+
+def given_file(work: Path, split: str) -> Path:
+    """Rows that came as an object, before they were checked."""
+    return work / f"given-{_npz(split)}"
+
+
+def _npz(split: str) -> str:
+    """An edge case may be called anything, ``night / rain`` too."""
+    return f"{EDGE}{sha256(split.encode()).hexdigest()}.npz" if split.startswith(EDGE) else f"{split}.npz"
 
 
 def answers_file(work: str | Path, split: str) -> Path:

@@ -83,7 +83,7 @@ class Measurement:
     ``accuracy`` and ``source_accuracy`` (the model that was converted, on the same rows) are values of ``metric``: 0 to
     1, or R², which has no lower bound; a ``metric`` of None is not stated. ``latency_p50_us`` is the median in
     microseconds, ``latency_aa_ratio`` the ratio of two such medians of the same artifact: its distance from 1 is noise.
-    ``decision_agreement`` (0 to 1) and ``max_abs_error`` compare the first output with that of the source.
+    ``decision_agreement`` (0 to 1) compares the decisions with the source's, ``max_abs_error`` every output.
     """
 
     accuracy: float | None

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters import Dataset, Outcome, Request, run
+from converters import Dataset, Description, Outcome, Request, run
 from converters.errors import InvalidRequest, LabelMismatch, StageFailed
 from converters.report import Row
 from converters.rows import without_twins
@@ -20,6 +20,7 @@ from converters.runner import InProcess
 from converters.stages import verify
 from converters.stages.sources import SourceRef
 from edge_runtime.bundle import open_bundle
+from edge_runtime.errors import EdgeshipError
 
 CLASSES, COLUMNS = 4, 8
 RNG = np.random.default_rng(0)
@@ -92,6 +93,31 @@ def test_an_edge_case_may_have_any_name_and_needs_labels_before_anything_is_conv
     assert [(part.name, part.rows) for part in row.edge_cases] == [("night / rain", 20)]
     with pytest.raises(LabelMismatch, match="an edge case is judged by its array label, which is missing"):
         convert(model, tmp_path / "p", edge_cases={"rain": replace(rows(20, 3), labels=None)})
+
+
+class NothingConverted(InProcess):
+    """Only the first stage may run."""
+
+    def run(self, stage: str, job: Any, *, what: str, say: Any) -> Any:
+        assert stage == "describe"
+        return super().run(stage, job, what=what, say=say)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"labels": ("a", "a", "b", "c")}, r"labels\[1\]: 'a' appears twice"),
+        ({"edge_cases": {"e" * 300: rows(20, 3)}}, r"edge_cases\[0\]\.name: must have 1 to 128 characters"),
+        ({"description": Description(owner="o" * 300)}, "owner: must have 1 to 256"),
+        ({"description": Description(ranges={"x": (3.0, -3.0)})}, r"inputs\[0\]\.range"),
+        ({"description": Description(units={"z": "g"})}, "units or ranges of z, which is no input"),
+    ],
+)
+def test_what_no_manifest_can_hold_is_refused_before_anything_is_converted(
+    given: dict[str, Any], message: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EdgeshipError, match=message):
+        convert(model, tmp_path / "o", runner=NothingConverted(), **given)
 
 
 def test_a_column_of_too_many_values_is_said_to_be_no_segmentation(model: Path, tmp_path: Path) -> None:

@@ -124,6 +124,14 @@ def test_of_two_runs_into_one_folder_the_second_to_end_is_refused_and_the_first_
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_the_folder_one_stands_in_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with written_whole(Path()) as folder:
+        (folder / "a").write_text("a")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["out", "out/a"]
+
+
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with written_whole(tmp_path / "out") as folder:
