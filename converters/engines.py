@@ -13,15 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from converters.coreml_reference import CoreMLReference
-from converters.errors import InvalidRequest
+from converters.errors import CheckFailed, InvalidRequest
+from converters.foreign.names import coreml_names
 from converters.quiet import load_tool, quiet
 from converters.sources.base import is_batched
+from converters.sources.tensors import rows_of_a_call
 from converters.targets.tflite import SIGNATURE
 from edge_runtime.bundle import TensorSpec
 
 __all__ = ["DEFAULT", "Engine", "Variant", "open_engine", "tensor_details", "variants"]
 
-CHUNK = 256  # rows in one call of a batched engine
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -87,12 +88,12 @@ class _OnnxEngine:
         self._outputs = [spec.name for spec in outputs]
         self._batched = is_batched(inputs)
         # Many files have their batch fixed to 1, whatever the specs call it.
-        self._step = 1 if any(arg.shape[:1] == [1] for arg in self._session.get_inputs()) else CHUNK
+        self._one_at_a_time = any(arg.shape[:1] == [1] for arg in self._session.get_inputs())
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         rows = len(next(iter(inputs.values())))
         join = np.concatenate if self._batched else np.stack
-        step = self._step
+        step = 1 if self._one_at_a_time else rows_of_a_call(inputs)
         calls = (
             [{name: array[start : start + step] for name, array in inputs.items()} for start in range(0, rows, step)]
             if self._batched
@@ -160,21 +161,37 @@ def tensor_details(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _CoremlEngine:
+    """Takes and gives the model's own names; in the package they are what `coreml_names` makes of them."""
+
     def __init__(
         self, data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], variant: Variant
     ) -> None:
         self._reference = CoreMLReference(data, round_fp16=variant.optimized)
-        self._outputs = [spec.name for spec in outputs]
+        names = coreml_names(spec.name for spec in (*inputs, *outputs))
+        self._inputs = {names[spec.name]: spec.name for spec in inputs}
+        self._outputs = {spec.name: names[spec.name] for spec in outputs}
+        if set(self._reference.inputs) != set(self._inputs) or not set(self._outputs.values()) <= set(
+            self._reference.outputs
+        ):
+            raise CheckFailed(
+                f"the Core ML program takes {', '.join(self._reference.inputs)} and gives "
+                f"{', '.join(self._reference.outputs)}, not {', '.join(self._inputs)} and "
+                f"{', '.join(self._outputs.values())}"
+            )
         self._batched = is_batched(inputs)
         self.name = f"{CoreMLReference.name} (numpy {np.__version__})"
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        # A batch of 1 is in the program's shapes, and every row keeps it.
+        given = {
+            theirs: inputs[ours][:, np.newaxis] if self._batched else inputs[ours]
+            for theirs, ours in self._inputs.items()
+        }
+        results = self._reference.run(given)
+        answers = {ours: results[theirs] for ours, theirs in self._outputs.items()}
         if not self._batched:
-            results = self._reference.run(inputs)
-            return {name: results[name] for name in self._outputs}
-        # The program holds a batch of 1, which every row keeps.
-        results = self._reference.run({name: array[:, np.newaxis] for name, array in inputs.items()})
-        return {name: results[name].reshape(len(results[name]), *results[name].shape[2:]) for name in self._outputs}
+            return answers
+        return {name: array.reshape(len(array), *array.shape[2:]) for name, array in answers.items()}
 
     def caller(self, inputs: Arrays) -> None:
         return None

@@ -6,6 +6,7 @@ from converters.stages.describe import Result
 
 __all__ = ["warnings_of"]
 
+PARTS = 3  # of calibration rows, see `converters.stages.measure`
 FEW = {"calibration": 100, "evaluation": 400, "confidence": 200}
 
 
@@ -26,6 +27,12 @@ def warnings_of(described: Result) -> tuple[str, ...]:
         rows = described.splits[split].rows if split in described.splits else few
         if rows < few:
             warnings.append(f"{split}: only {rows} rows; numbers from fewer than {few} scatter widely")
+    calibration = described.splits.get("calibration")
+    if calibration is not None and calibration.groups is not None and calibration.groups < PARTS:
+        warnings.append(
+            f"calibration: too few groups ({calibration.groups}) for {PARTS} parts that share none; the rows of a "
+            "group are in several parts, and what is measured on one of them flatters the model"
+        )
     for shared in described.shared:
         if shared.rows:
             warnings.append(

@@ -21,7 +21,6 @@ from edge_runtime.bundle import TensorSpec
 __all__ = ["KerasSource"]
 
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']+)'")  # how Keras says it, in a text of pages
-CHUNK = 512  # rows that go through the model at once
 
 
 class KerasSource:
@@ -107,7 +106,7 @@ class KerasSource:
         if self._function is None:
             tf = load_tool("tensorflow")
             self._function = tf.function(self._call, reduce_retracing=True, autograph=False)
-        return run_rows(lambda call: self._function(*call.values()), self._signature, inputs, chunk=CHUNK)
+        return run_rows(lambda call: self._function(*call.values()), self._signature, inputs)
 
     def frozen(self, *, batch: int | None = None, lower_control_flow: bool = False) -> FrozenGraph:
         """The model as a simplified graph; ``batch`` fixes the first axis, None leaves it dynamic.

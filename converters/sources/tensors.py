@@ -11,9 +11,10 @@ from converters.errors import UnsupportedModel
 from converters.sources.base import BATCH, is_batched
 from edge_runtime.bundle import TensorSpec
 
-__all__ = ["CHUNK", "DTYPES", "RawTensor", "Signature", "run_rows", "sign"]
+__all__ = ["CHUNK", "DTYPES", "RawTensor", "Signature", "rows_of_a_call", "run_rows", "sign"]
 
 CHUNK = 256  # rows in one call of a model with a dynamic batch
+CHUNK_ELEMENTS = 1 << 22  # and input values: the tensors inside a network of images are many times larger
 DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")  # what a manifest can state
 
 
@@ -73,7 +74,7 @@ def run_rows(
     signature: Signature,
     inputs: Mapping[str, np.ndarray],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs ``(rows, …)`` for inputs ``(rows, …)``: ``call`` gets as many rows at once as the model takes, with the
     dtypes of the signature, and answers in the order of its outputs."""
@@ -84,12 +85,18 @@ def run_rows(
         join = np.stack
         calls = ({name: np.asarray(array[row]) for name, array in arrays.items()} for row in range(rows))
     else:
-        step = 1 if signature.one_at_a_time else chunk
+        step = 1 if signature.one_at_a_time else chunk or rows_of_a_call(arrays)
         calls = ({name: array[at : at + step] for name, array in arrays.items()} for at in range(0, rows, step))
     parts = [call(each) for each in calls]
     return {
         spec.name: join([np.asarray(part[index]) for part in parts]) for index, spec in enumerate(signature.outputs)
     }
+
+
+def rows_of_a_call(arrays: Mapping[str, np.ndarray]) -> int:
+    """How many rows ``(rows, …)`` a model with a dynamic batch is given at once, so that memory stays bounded."""
+    each = sum(int(np.prod(array.shape[1:])) for array in arrays.values())
+    return max(1, min(CHUNK, CHUNK_ELEMENTS // max(1, each)))
 
 
 def _refuse_unstatable(model: str, tensor: RawTensor) -> None:

@@ -120,6 +120,30 @@ def test_what_no_manifest_can_hold_is_refused_before_anything_is_converted(
         convert(model, tmp_path / "o", runner=NothingConverted(), **given)
 
 
+def test_parts_that_must_share_a_group_are_said_to(model: Path, tmp_path: Path) -> None:
+    two = replace(rows(200, 2), groups=np.arange(200) % 2)
+    made = convert(model, tmp_path / "o", calibration=two, precisions=("fp32",))
+    assert any("too few groups (2) for 3 parts" in each for each in made.report.warnings)
+
+
+def test_outputs_that_no_decision_is_taken_from_are_measured_too(tmp_path: Path) -> None:
+    weights = {"w": OUT[:COLUMNS], "tiny": OUT[:COLUMNS, :1] * np.float32(1e-3)}
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("MatMul", ["x", "tiny"], ["size"])],
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", COLUMNS])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n]) for name, n in (("y", CLASSES), ("size", 1))],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "two.onnx"
+    )
+    given = {split: replace(rows(200, seed), labels=None) for seed, split in enumerate(("evaluation", "calibration"))}
+    (row,) = convert(tmp_path / "two.onnx", tmp_path / "o", **given).report.artifacts
+    (note,) = (each for each in row.notes if each.startswith("output size: R²"))
+    assert 0.9 < float(note.split()[3]) <= 1
+
+
 def test_a_column_of_too_many_values_is_said_to_be_no_segmentation(model: Path, tmp_path: Path) -> None:
     devices = replace(rows(200, 1), segments={"device": np.arange(200) // 4})
     made = convert(model, tmp_path / "o", evaluation=devices, precisions=("fp32",))

@@ -5,7 +5,7 @@ import pytest
 
 from converters.errors import UnsupportedModel
 from converters.sources.base import is_batched
-from converters.sources.tensors import RawTensor, run_rows, sign
+from converters.sources.tensors import CHUNK, RawTensor, rows_of_a_call, run_rows, sign
 
 
 def tensor(name: str, *sizes: int | str | None, dtype: str = "float32") -> RawTensor:
@@ -101,3 +101,9 @@ def test_what_a_manifest_cannot_state_is_refused_by_name(
 ) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         sign("m", inputs, outputs)
+
+
+def test_a_call_has_fewer_rows_where_they_are_large() -> None:
+    assert rows_of_a_call({"x": np.zeros((1000, 8))}) == CHUNK
+    assert rows_of_a_call({"image": np.zeros((1, 3, 224, 224), np.float32)}) == 27
+    assert rows_of_a_call({"x": np.broadcast_to(np.zeros(()), (3, 1 << 23))}) == 1
