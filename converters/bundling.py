@@ -122,7 +122,7 @@ def write_bundle(
             request,
             described,
             labels,
-            _lineage(request, training.sha256),
+            _lineage(request, _reference_split(described).sha256),
             created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         ),
         inputs=tuple(_described(spec, request, training) for spec in described.info.inputs),
@@ -261,6 +261,13 @@ def _lowest(parts: list[tuple[measure.Part, ...]]) -> tuple[Segment, ...]:
             lowest[part.name] = part
     return tuple(
         Segment(name=part.name, rows=part.rows, accuracy=round(part.accuracy, DIGITS)) for part in lowest.values()
+    )
+
+
+def _reference_split(described: describe.Result) -> describe.Split:
+    """The data set whose rows stand for the training data."""
+    return next(
+        described.splits[name] for name in ("training", "calibration", "evaluation") if name in described.splits
     )
 
 

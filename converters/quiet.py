@@ -7,6 +7,7 @@ only `sys.stdout` and `sys.stderr`. Anything another thread prints meanwhile is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -21,6 +22,7 @@ from edge_runtime.bundle.errors import EdgeshipError
 
 __all__ = ["load_tool", "quiet"]
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TAIL = 2000  # characters of a tool's output that an error carries
 INSTALL = "install the extra: pip install 'edgeship[convert]'"
 
@@ -56,6 +58,8 @@ class quiet:  # noqa: N801 - used like a function, as contextlib's are
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
+            if isinstance(error, OSError) and error.errno in FULL:
+                return  # no tool's failure; who opened the output says it
             if isinstance(error, Exception) and not isinstance(error, EdgeshipError):
                 raise ConversionFailed(
                     self._stage, f"{type(error).__name__}: {error}", tool_output=self._tail()

@@ -33,6 +33,9 @@ def warnings_of(described: Result) -> tuple[str, ...]:
             f"calibration: too few groups ({calibration.groups}) for {PARTS} parts that share none; the rows of a "
             "group are in several parts, and what is measured on one of them flatters the model"
         )
+    for split, each in described.splits.items():
+        if each.used < each.rows:
+            warnings.append(f"{split}: {each.used:,} of {each.rows:,} rows are used, evenly spread")
     for shared in described.shared:
         if shared.rows:
             warnings.append(

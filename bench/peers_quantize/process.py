@@ -7,10 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 __all__ = ["attempt", "reason_of"]
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 400.0
 LONGEST = 200
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -21,16 +23,23 @@ def attempt(
 ) -> str | None:
     """Run ``python -m`` with these arguments (or a program); None if it went well, else the reason in a line."""
     start = [sys.executable, "-m"] if module else []
-    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*start, *map(str, command)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=environ,
-        start_new_session=True,
-    ) as process:
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environ = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
+    parts = [str(part.resolve()) if isinstance(part, Path) else part for part in command]
+    # In a folder of its own: some tools leave files where they stand.
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeship-peer-") as folder,
+        subprocess.Popen(
+            [*start, *parts],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environ,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             _, stderr = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:

@@ -47,12 +47,13 @@ class QuantizedRow:
 
 
 def metrics(rows: Sequence[QuantizedRow]) -> dict[str, float | int | None]:
-    """The four numbers of the bench, and how often there is nothing of ours to compare; None where no row counts.
+    """The four numbers of the bench, how often there is nothing of ours to compare, and how often ours is of another
+    precision than int8; None where no row counts.
 
     Peers that made the file no smaller do not count: what is left in float agrees with float.
     ``worst_agreement_gap_points`` looks at what the accuracy numbers do not: sets with no or too few labels.
     """
-    drops, margins, gaps, sizes, missing = [], [], [], [], 0
+    drops, margins, gaps, sizes, missing, fell_back = [], [], [], [], 0, 0
     for ours in rows:
         if ours.tool != OURS:
             continue
@@ -70,6 +71,7 @@ def metrics(rows: Sequence[QuantizedRow]) -> dict[str, float | int | None]:
             best = _best(peer.agreement for peer in peers)
             if best is not None:
                 gaps.append(best - ours.agreement)
+        fell_back += ours.precision != "int8"
         if (
             ours.precision == "int8"
             and ours.convolutional
@@ -83,6 +85,7 @@ def metrics(rows: Sequence[QuantizedRow]) -> dict[str, float | int | None]:
         "worst_agreement_gap_points": _points(max(gaps, default=None)),
         "worst_bytes_ratio": None if not sizes else round(max(sizes), 4),
         "without_artifact": missing,
+        "fell_back": fell_back,
     }
 
 

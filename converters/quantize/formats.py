@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from converters.foreign.names import coreml_names
 from converters.quantize.base import Quantizer
 from converters.quantize.weights import Quantized
 from converters.quiet import load_tool, quiet
@@ -18,13 +19,19 @@ CALL_ELEMENTS = 1 << 20  # input values of one calibration call of an engine tha
 CALL_ROWS = 64
 
 
-def open_quantizer(target: str, model: bytes, rows: Mapping[str, np.ndarray], *, batched: bool) -> Quantizer:
-    """The quantizer of a float file, with calibration ``rows``: arrays ``(rows, …)``, as `Dataset.inputs` has them."""
+def open_quantizer(
+    target: str, model: bytes, rows: Mapping[str, np.ndarray], outputs: Sequence[str], *, batched: bool
+) -> Quantizer:
+    """The quantizer of a float file, with calibration ``rows``: arrays ``(rows, …)``, as `Dataset.inputs` has them.
+
+    ``outputs`` are the model's output names, the first of which decides.
+    """
     if target == "coreml":
         from converters.quantize.coreml import CoreMLQuantizer
 
+        names = coreml_names((*rows, *outputs))
         # The program holds a batch of 1, which every row keeps.
-        return CoreMLQuantizer(model, {n: a[:, np.newaxis] if batched else a for n, a in rows.items()})
+        return CoreMLQuantizer(model, {names[n]: a[:, np.newaxis] if batched else a for n, a in rows.items()})
     count = len(next(iter(rows.values())))
     step = _rows_of_a_call(model, rows) if target == "onnx" and batched else 1
     calls = [
@@ -37,7 +44,7 @@ def open_quantizer(target: str, model: bytes, rows: Mapping[str, np.ndarray], *,
         return OnnxQuantizer(model, calls)
     from converters.quantize.tflite import TfliteQuantizer
 
-    return TfliteQuantizer(model, calls)
+    return TfliteQuantizer(model, calls, output=outputs[0])
 
 
 def _rows_of_a_call(model: bytes, rows: Mapping[str, np.ndarray]) -> int:

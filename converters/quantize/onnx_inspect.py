@@ -18,7 +18,7 @@ INTEGER_WEIGHT_INPUT = {
     "QLinearConv": 3, "QLinearMatMul": 3,
 }  # fmt: skip
 SHELL = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
-DECODING = frozenset({"Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose"})
+DECODING = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"})
 
 
 def inspect_onnx(model: Any) -> Quantized:

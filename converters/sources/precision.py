@@ -27,7 +27,7 @@ ONNX_INTEGER = {  # operator: its weight input, and the precision that it comput
     "MatMulIntegerToFloat": (1, "int8-dynamic"), "MatMulNBits": (1, "int8-weights"), "QGemm": (3, "int8"),
     "QLinearConv": (3, "int8"), "QLinearMatMul": (3, "int8"),
 }  # fmt: skip
-ONNX_MOVES = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+ONNX_MOVES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 TFLITE_WEIGHT = {
     "CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1,
     "SVDF": 1, "UNIDIRECTIONAL_SEQUENCE_LSTM": 1, "UNIDIRECTIONAL_SEQUENCE_RNN": 1,

@@ -48,10 +48,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """What is known of one data set."""
+    """What is known of one data set. ``used`` of its ``rows`` are; ``sha256`` is of all."""
 
     name: str
     rows: int
+    used: int
     sha256: str
     labelled: bool
     groups: int | None
@@ -92,11 +93,13 @@ def run(job: Job, say: Say) -> Result:
     info = SourceInfo.of(source)
     refused = {target: reason for target in job.targets if (reason := _refusal(source, target))}
     checked: dict[str, Dataset] = {}
+    whole: dict[str, tuple[int, str]] = {}
     answers: dict[str, dict[str, np.ndarray]] = {}
     for index, (split, data) in enumerate(loaded.items()):
         say(f"{split}: {data.rows:,} rows", index + 1, steps)
         data = check_dataset(data, info.inputs, minimum=job.minimum.get(split, 1))
         _refuse_changing_axes(data, info)
+        whole[split] = data.rows, data.sha256
         data = data.take(MAX_ANSWERED_ROWS) if split == "calibration" else data
         checked[split] = data
         if split in ANSWERED:
@@ -123,8 +126,9 @@ def run(job: Job, say: Say) -> Result:
         splits={
             split: Split(
                 name=data.name,
-                rows=data.rows,
-                sha256=data.sha256,
+                rows=whole[split][0],
+                used=data.rows,
+                sha256=whole[split][1],
                 labelled=task.truth(data) is not None,
                 groups=None if data.groups is None else len(np.unique(data.groups)),
             )

@@ -103,7 +103,9 @@ def run(job: Job, say: Say) -> Result:
     say(f"{job.target} {job.precision}: reading the float model", 0, 0)
     ranges = calibration.at(parts[0]).take(MAX_RANGE_ROWS)
     batched = is_batched(job.info.inputs)
-    quantizer = open_quantizer(job.target, model, ranges.inputs, batched=batched)
+    quantizer = open_quantizer(
+        job.target, model, ranges.inputs, [spec.name for spec in job.info.outputs], batched=batched
+    )
     held_out = _HeldOut(job, calibration, parts[1])
     ends = time.monotonic() + SEARCH_S
     found = search(
