@@ -80,7 +80,10 @@ def test_the_device_commands_start_on_the_base_install(clean_python: Path) -> No
     [
         (["edgeship-server", "serve", "folder"], "server"),
         (
-            "edgeship-convert run m.keras --name m --release 1 --precision fp32 --evaluation e.npz --out o".split(" "),
+            [
+                *("edgeship-convert", "run", "m.keras", "--name=m", "--release=1", "--precision=fp32"),
+                *("--evaluation=e.npz", "--out=o"),
+            ],
             "convert",
         ),
     ],
