@@ -142,6 +142,7 @@ class _Conversion:
             data={split: self._as_file(split, data) for split, data in given.items() if data is not None},
             minimum=MIN_ROWS if needs_calibration(request) else {"evaluation": MIN_ROWS["evaluation"]},
             work=str(self._work),
+            task=request.task,
         )
         result: describe.Result = self._stage("describe", job, "loading the source and its data")
         return result

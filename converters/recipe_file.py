@@ -79,6 +79,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "precision": _texts,
     "max_accuracy_drop": _number,
     "quantization": _text,
+    "task": _text,
     "target_risk": _number,
     "delta": _number,
     "deferral_share": _number,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from converters.data import Dataset
 from converters.errors import InvalidRequest
@@ -13,6 +14,7 @@ from converters.reference import FeatureSpec
 from converters.sources.base import Source
 from converters.stages.choosing import ConfidenceRule
 from converters.targets import PRECISIONS, TARGETS
+from converters.task import TaskKind
 from edge_runtime.bundle import Hybrid, Requirements, check_model, check_release
 
 __all__ = ["Data", "Description", "Request", "check_request"]
@@ -56,7 +58,8 @@ class Request:
 
     ``fallback`` allows the next precision where one cannot hold the limit. ``labels`` names the classes, ``features``
     what devices count (None: chosen from the inputs' shapes). ``profile`` names a device whose budgets must hold.
-    ``signature`` chooses one of a SavedModel, ``axes`` gives dynamic axes of an ONNX model a size, by name.
+    ``task`` says what the model is for where its shapes and data cannot tell. ``signature`` chooses one of a
+    SavedModel, ``axes`` gives dynamic axes of an ONNX model a size, by name.
     """
 
     source: Source | Path | str
@@ -72,6 +75,7 @@ class Request:
     precisions: tuple[str, ...] = ("int8",)
     max_accuracy_drop: float = 0.01
     quantization: str | None = None
+    task: TaskKind | None = None
     fallback: bool = True
     rule: ConfidenceRule = field(default_factory=ConfidenceRule)
     labels: tuple[str, ...] = ()
@@ -99,6 +103,8 @@ def check_request(request: Request) -> None:
         for each in given:
             if each not in known:
                 raise InvalidRequest(f"no {what} {each!r} in this version; there are {', '.join(known)}")
+    if request.task is not None and request.task not in get_args(TaskKind):
+        raise InvalidRequest(f"no task {request.task!r}; there are {', '.join(get_args(TaskKind))}")
     if not 0 <= request.max_accuracy_drop <= 1:
         raise InvalidRequest(f"max_accuracy_drop is a share between 0 and 1, not {request.max_accuracy_drop}")
     if request.quantization is not None and request.quantization not in recipe_names():

@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from converters.data import Dataset
-from converters.errors import LabelMismatch
+from converters.errors import InvalidRequest, LabelMismatch
 from converters.sources.base import is_batched
 from edge_runtime.bundle import TensorSpec
 
@@ -116,12 +116,22 @@ def _same_answers(left: np.ndarray, right: np.ndarray, border: float) -> float:
     return float((_answers(left.ravel(), border) == _answers(right.ravel(), border)).mean())
 
 
-def find_task(outputs: tuple[TensorSpec, ...], activation: str | None, answers: Arrays, data: Dataset) -> Task:
-    """The task, from the outputs' shapes, the source's ``answers`` to ``data``, and what the data knows of its rows.
+def find_task(
+    outputs: tuple[TensorSpec, ...],
+    activation: str | None,
+    answers: Arrays,
+    data: Dataset,
+    asked: TaskKind | None = None,
+) -> Task:
+    """The task, from the outputs' shapes, the source's ``answers`` to ``data``, and what the data knows of its rows;
+    or the one that was ``asked`` for, where nothing in the shapes can tell a vector of numbers from classes.
 
-    Raises `LabelMismatch` for labels or targets that such outputs cannot be measured by.
+    Raises `LabelMismatch` for labels or targets that such outputs cannot be measured by, and `InvalidRequest` for a
+    task that such outputs cannot be for.
     """
     first = outputs[0]
+    if asked is not None:
+        return _as_asked(asked, outputs, activation, answers, data)
     shape = first.shape[1:] if is_batched(outputs) else first.shape
     values = answers[first.name]
     elements = int(values.size // max(1, len(values)))
@@ -153,6 +163,33 @@ def find_task(outputs: tuple[TensorSpec, ...], activation: str | None, answers: 
     if elements > 1 and all(_in_unit_range(answers[spec.name]) for spec in outputs):
         return Task(kind="detection", output=first.name, probabilities=True)
     return Task(kind="regression", output=first.name)
+
+
+def _as_asked(
+    asked: TaskKind, outputs: tuple[TensorSpec, ...], activation: str | None, answers: Arrays, data: Dataset
+) -> Task:
+    name = outputs[0].name
+    values = answers[name].reshape(len(answers[name]), -1)
+    unfit = {
+        "classification": values.shape[1] < 2 and "one number a row has no classes",
+        "binary": values.shape[1] != 1 and f"{values.shape[1]} numbers a row are no yes or no",
+        "detection": not all(_in_unit_range(answers[each.name]) for each in outputs)
+        and "its outputs are no probabilities",
+        "regression": False,
+    }[asked]
+    if unfit:
+        raise InvalidRequest(f"task {asked}: {unfit} (first output {name})")
+    known, other = ("target", data.labels) if asked == "regression" else ("label", data.targets)
+    if other is not None:
+        raise LabelMismatch(f"{data.name}: a {asked} model is measured by {known}; leave the other array out")
+    return Task(
+        kind=asked,
+        output=name,
+        classes=values.shape[1] if asked == "classification" else 0,
+        probabilities=asked == "detection"
+        or (asked == "binary" and (activation is not None or _in_unit_range(values)))
+        or (asked == "classification" and (activation == "softmax" or are_probabilities(values))),
+    )
 
 
 def _one_axis(outputs: tuple[TensorSpec, ...]) -> bool:

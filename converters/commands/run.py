@@ -22,7 +22,7 @@ __all__ = ["add", "run"]
 NEEDED = ("source", "name", "release", "evaluation", "out")
 RULE = ("target_risk", "delta", "deferral_share")
 OPTIONAL = ("calibration", "confidence", "training", "targets", "precision", "max_accuracy_drop", "quantization",
-            "fallback", *RULE, "profile", "first_axis", "signature")  # fmt: skip
+            "task", "fallback", *RULE, "profile", "first_axis", "signature")  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--targets", type=_names, help=f"of {','.join(TARGETS)} (default: all)")
     parser.add_argument("--precision", type=_names, help=f"one or more of {','.join(PRECISIONS)} (default: int8)")
     parser.add_argument("--max-accuracy-drop", type=float, help="share that may be lost (default: 0.01)")
+    parser.add_argument("--task", help="classification, binary, regression or detection, where the shapes cannot tell")
     parser.add_argument("--quantization", help="a quantization recipe by name, instead of the search over them")
     parser.add_argument("--no-fallback", dest="fallback", action="store_false", default=None,
                         help="refuse what cannot hold the limit, instead of trying the next precision")  # fmt: skip

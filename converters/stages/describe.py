@@ -19,7 +19,7 @@ from converters.routes import refuse_unsupported
 from converters.sources.base import Source, is_batched
 from converters.stages.files import EDGE, answers_file, data_file
 from converters.stages.sources import SourceInfo, SourceRef, fetched, open_ref
-from converters.task import Task, find_task
+from converters.task import Task, TaskKind, find_task
 
 __all__ = ["Job", "Result", "Shared", "Split", "run"]
 
@@ -44,6 +44,7 @@ class Job:
     data: Mapping[str, str]
     minimum: Mapping[str, int]
     work: str
+    task: TaskKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def run(job: Job, say: Say) -> Result:
         if split in ANSWERED:
             answers[split] = source.predict(data.inputs)
             _refuse_not_finite(info, split, answers[split])
-    task = find_task(info.outputs, info.activation, answers["evaluation"], checked["evaluation"])
+    task = find_task(info.outputs, info.activation, answers["evaluation"], checked["evaluation"], job.task)
     for split, data in checked.items():
         if task.kind in ("classification", "binary"):
             check_dataset(data, info.inputs, classes=task.classes or 2)

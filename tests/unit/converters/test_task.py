@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters import Dataset
-from converters.errors import LabelMismatch
+from converters.errors import InvalidRequest, LabelMismatch
 from converters.task import Task, are_probabilities, decisions, find_task
 from edge_runtime.bundle import TensorSpec
 
@@ -138,3 +138,18 @@ def test_a_row_with_nan_decides_for_no_class() -> None:
     assert decisions(outputs).tolist() == [1, -1, 0]
     task = Task(kind="classification", output="y", classes=2)
     assert task.accuracy({"y": outputs}, np.array([1, 1, 0])) == pytest.approx(2 / 3)
+
+
+def test_what_the_shapes_cannot_tell_can_be_asked_for() -> None:
+    task = find_task((spec(3),), None, {"y": logits(3)}, data(), "regression")
+    assert (task.kind, task.classes) == ("regression", 0)
+    assert find_task((spec(3),), "softmax", {"y": softmax(logits(3))}, data(), "classification").probabilities
+    for asked, shape, message in (
+        ("classification", (1,), "one number a row has no classes"),
+        ("binary", (3,), "3 numbers a row are no yes or no"),
+        ("detection", (3,), "no probabilities"),
+    ):
+        with pytest.raises(InvalidRequest, match=message):
+            find_task((spec(*shape),), None, {"y": logits(*shape)}, data(), asked)  # type: ignore[arg-type]
+    with pytest.raises(LabelMismatch, match="a regression model is measured by target"):
+        find_task((spec(3),), None, {"y": logits(3)}, data(labels=LABELS), "regression")
