@@ -226,7 +226,7 @@ def _uncalibrated(described: describe.Result, training: Dataset) -> Confidence |
         threshold=0.0,
         target_risk=None,
         calibration_sha256=training.sha256,
-        method="not calibrated: no labelled rows were given for it",
+        method="not calibrated: too few labelled rows for it, or none",
     )
 
 
@@ -281,7 +281,7 @@ def _lineage(request: Request, data_sha256: str) -> Lineage:
         dataset_sha256=data_sha256,
         data_version=description.data_version,
         collected=description.collected,
-        personal_data=description.personal_data,
+        personal_data=description.personal_data is not False,
         consent_purpose=description.consent_purpose,
         seeds=description.seeds,
         packages=installed_packages(),

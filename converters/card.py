@@ -84,7 +84,7 @@ def model_card(
         "",
         "## Training data",
         "",
-        *_data(manifest),
+        *_data(manifest, description),
         "",
     ]
     return "\n".join(lines)
@@ -187,15 +187,16 @@ def _failures(manifest: Manifest, description: Description) -> list[str]:
     return lines or ["None recorded. That is not the same as none."]
 
 
-def _data(manifest: Manifest) -> list[str]:
+def _data(manifest: Manifest, description: Description) -> list[str]:
     lineage = manifest.lineage
     consent = f"; consent: {lineage.consent_purpose}" if lineage.consent_purpose else ""
+    personal = {True: "yes", False: "no", None: f"{NOT_STATED}, so treated as yes"}[description.personal_data]
     return [
         f"- {lineage.dataset}, version {lineage.data_version or NOT_STATED}, sha256 `{lineage.dataset_sha256}`",
         *([f"- DVC: {lineage.dvc}"] if lineage.dvc else []),
         f"- Collected: {lineage.collected or NOT_STATED}",
         f"- Trained: {lineage.trained or NOT_STATED}",
-        f"- Personal data: {'yes' if lineage.personal_data else 'no'}{consent}",
+        f"- Personal data: {personal}{consent}",
         f"- Seeds: {', '.join(str(seed) for seed in lineage.seeds) or NOT_STATED}",
         f"- Packages: {', '.join(f'{name} {version}' for name, version in sorted(lineage.packages.items()))}",
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         command.add(subparsers)
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupted)  # what ends a container or a job is an interruption too
     try:
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -39,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": name, "message": str(error)}))
         print(f"error: {name}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("converters", "devices", "edge_runtime"):
+            raise
+        print(f"error: ToolMissing: {error}; install the extra: pip install 'edgeship[convert]'", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -46,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return int(code or 0)
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

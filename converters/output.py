@@ -6,7 +6,8 @@ import contextlib
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from converters.errors import OutputError, OutputExists, OutputFull
@@ -15,32 +16,39 @@ __all__ = ["disk_errors", "refuse_to_replace", "written_whole"]
 
 
 @contextlib.contextmanager
-def written_whole(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def written_whole(out: Path, *, overwrite: bool = False, ours: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder beside ``out`` that becomes ``out`` at the end, or vanishes if the block raises.
 
-    Raises `OutputExists` if ``out`` holds anything and ``overwrite`` is off, `OutputFull` when the disk fills.
+    ``overwrite`` replaces a folder that holds nothing but files whose names fit ``ours`` (shell patterns): what an
+    earlier run wrote, never a user's model or data. Raises `OutputExists` for any other, `OutputFull` when the disk
+    fills.
     """
     out = out.resolve()  # the folder beside ``.`` is not inside it
-    refuse_to_replace(out, overwrite=overwrite)
+    refuse_to_replace(out, overwrite=overwrite, ours=ours)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             folder.chmod(0o755)
             yield folder
-            refuse_to_replace(out, overwrite=overwrite)  # another run may have filled it meanwhile
+            refuse_to_replace(out, overwrite=overwrite, ours=ours)  # another run may have filled it meanwhile
             _put_in_place(folder, out)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def refuse_to_replace(out: Path, *, overwrite: bool) -> None:
+def refuse_to_replace(out: Path, *, overwrite: bool, ours: Collection[str] = ()) -> None:
     """What `written_whole` refuses, for a caller with long work before it. Raises `OutputExists`."""
     if out.exists() and not out.is_dir():
         raise OutputExists(f"{out} exists and is not a folder")
-    if not overwrite and out.is_dir() and any(out.iterdir()):
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if found and not overwrite:
+        raise OutputExists(f"{out} is not empty; choose another folder, or replace it with --overwrite")
+    foreign = [name for name in found if not any(fnmatchcase(name, pattern) for pattern in ours)]
+    if foreign:
         raise OutputExists(
-            f"{out} is not empty; choose another folder, or replace it with --overwrite (overwrite=True)"
+            f"{out} holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}, which this command did "
+            "not write and would delete; choose another folder"
         )
 
 

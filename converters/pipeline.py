@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from converters.installed import installed_packages
 from converters.output import written_whole
 from converters.progress import Say, unheard
 from converters.reference import check_features, default_features
-from converters.report import Report, Row, write_report
+from converters.report import REPORT_FILE, Report, Row, write_report
 from converters.request import Request, check_request, needs_calibration
 from converters.rows import failed, judged, with_float, with_quantized, without_twins
 from converters.runner import InProcess, Runner, Subprocesses
@@ -36,11 +36,12 @@ from converters.stages.files import EDGE, given_file, make_folders
 from converters.stages.sources import SourceRef, forget, keep
 from converters.warn import warnings_of
 from devices.profiles import load_profile
-from edge_runtime.bundle import Requirements
+from edge_runtime.bundle import CARD_FILE, Requirements
 
 __all__ = ["EXIT_NONE", "EXIT_OK", "EXIT_SOME", "Outcome", "run"]
 
 EXIT_OK, EXIT_SOME, EXIT_NONE = 0, 3, 4
+OURS = ("*.bundle", REPORT_FILE, HTML_FILE, CARD_FILE)  # what an earlier run may have left, and --overwrite replaces
 MIN_ROWS = {"calibration": 8, "evaluation": 8}
 WORKERS = 2  # conversions at once; each takes a processor and a gigabyte
 
@@ -75,7 +76,7 @@ def run(
     its own.
     """
     check_request(request)
-    with written_whole(request.out, overwrite=request.overwrite) as folder:
+    with written_whole(request.out, overwrite=request.overwrite, ours=OURS) as folder:
         work = folder / ".work"
         make_folders(work)
         try:
@@ -316,7 +317,7 @@ class _Conversion:
             splits=described.splits,
             artifacts=tuple(replace(row, file=artifact_name(request.name, row) if row in ok else None) for row in rows),
             absent=self._absent(described, bundle),
-            warnings=warnings_of(described),
+            warnings=(*warnings_of(described), *_untrusted(ok)),
             packages=installed_packages(),
             machine=machine(),
             seconds=round(seconds, 1),
@@ -334,6 +335,15 @@ class _Conversion:
     def _absent(self, described: describe.Result, bundle: Bundled | None) -> tuple[str, ...]:
         missing = dict.fromkeys(reason for each in self._measured.values() for reason in each.missing)
         return (*missing, *(() if bundle is None else bundle.absent))
+
+
+def _untrusted(rows: Sequence[Row]) -> list[str]:
+    """Artifacts of which devices will trust no answer: that is safe, and no use."""
+    return [
+        f"{row.kind}: no answer will be trusted, {row.confidence.note or 'since no threshold holds the target risk'}"
+        for row in rows
+        if row.confidence is not None and row.confidence.coverage == 0
+    ]
 
 
 class _Steps:

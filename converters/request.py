@@ -38,7 +38,7 @@ class Description:
     data_version: str | None = None
     collected: str | None = None
     trained: str | None = None
-    personal_data: bool = True
+    personal_data: bool | None = None  # not stated counts as yes
     consent_purpose: str | None = None
     seeds: tuple[int, ...] = ()
     known_failures: tuple[str, ...] = ()

@@ -75,7 +75,7 @@ class Subprocesses:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
-                env=_environment(),
+                env=_environment(folder),
                 text=True,
             )
             self._running.add(worker)
@@ -113,11 +113,17 @@ class Subprocesses:
         raise StageFailed(what, f"its process {why}", tool_output=_tail(log))
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, so that the worker imports the same code from whatever folder it was started in."""
+def _environment(folder: Path) -> dict[str, str]:
+    """This process's environment, so that the worker imports the same code from whatever folder it was started in, and
+    what tools forget to delete goes with the stage's own ``folder``."""
     here = str(Path(__file__).resolve().parent.parent)
     paths = [here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TMPDIR": str(folder),
+    }
 
 
 def _heard(line: str, say: Say) -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
-STUDENT_FILE, REPORT_FILE, PAGE_FILE = "student.keras", "distill.json", "distill.html"
+STUDENT_FILE, REPORT_FILE, PAGE_FILE = OURS = ("student.keras", "distill.json", "distill.html")
 
 
 def add(commands: Any) -> None:
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from converters.output import refuse_to_replace, written_whole
     from converters.sources.opening import open_source
 
-    refuse_to_replace(arguments.out, overwrite=arguments.overwrite)
+    refuse_to_replace(arguments.out, overwrite=arguments.overwrite, ours=OURS)
     student, budget = _student(arguments)
     optional = {
         name: load_dataset(getattr(arguments, name)) for name in ("pool", "validation") if getattr(arguments, name)
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             **optional,
         )
     report = outcome.report
-    with written_whole(arguments.out, overwrite=arguments.overwrite) as folder:
+    with written_whole(arguments.out, overwrite=arguments.overwrite, ours=OURS) as folder:
         outcome.model.save(folder / STUDENT_FILE)
         (folder / REPORT_FILE).write_text(json.dumps(report_dict(report), indent=1) + "\n", encoding="utf-8")
         (folder / PAGE_FILE).write_text(page(report), encoding="utf-8")

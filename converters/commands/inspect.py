@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
             number(artifact.measured.accuracy, ".4f"),
             number(artifact.measured.decision_agreement, ".4f"),
             number(artifact.measured.latency_p50_us, ".0f"),
-            "" if artifact.confidence is None else f"{artifact.confidence.threshold:.3f}",
+            "none"
+            if artifact.confidence is None or not artifact.confidence.threshold
+            else f"{artifact.confidence.threshold:.3f}",
         )
         for artifact in manifest.artifacts
     ]

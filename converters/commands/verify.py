@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "verify",
         help="run a bundle's golden examples here, and compare with its source",
         description="Check every digest, run every artifact's golden examples on this machine, and with --source "
-        "compare each with the model it was made of. Exit code 3 if an artifact fails its golden examples.",
+        "compare each with the model it was made of, on the golden inputs or --data. Exit code 3 if one fails.",
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--source", help="the model that the bundle was made of, as `run` takes it")
@@ -60,13 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(result), indent=1))
         return EXIT_FAILED if failed else 0
     print(f"{result.model} release {result.release}, sha256 {result.sha256}")
-    headings = ("artifact", "golden examples", *(("agreement", "max error", "mean error") if source else ()))
+    headings = ("artifact", *(("agreement", "max error", "mean error") if source else ()), "verdict")
     rows = []
     for each in result.artifacts:
-        row = [f"{each.target} {each.precision}", f"{'passed' if each.passed else 'FAILED'}: {each.detail}"]
-        if source:
-            row += [number(each.decision_agreement, ".4f"), number(each.max_abs_error, ".3g"),
-                    number(each.mean_abs_error, ".3g")]  # fmt: skip
-        rows.append(row)
+        numbers = (each.decision_agreement, ".4f"), (each.max_abs_error, ".3g"), (each.mean_abs_error, ".3g")
+        rows.append(
+            (
+                f"{each.target} {each.precision}",
+                *(number(value, form) for value, form in (numbers if source else ())),
+                f"{'passed' if each.passed else 'FAILED'}: {each.detail}",
+            )
+        )
     table(headings, rows)
     return EXIT_FAILED if failed else 0

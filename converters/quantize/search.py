@@ -60,6 +60,8 @@ def search(
         raise InvalidRequest(f"the accuracy limit is a number like 0.01, not {limit}")
     if any(len(group) > budget for group in ladder.values()):
         raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
+    if not quantizer.units:
+        ladder = {}  # nothing to quantize: every precision would be the float model again
     trials = _Trials(quantizer, evaluate, error or evaluate, limit, minimum_share, budget, may_go_on, progress)
     exhausted: list[str] = []
     for precision, group in ladder.items():

@@ -206,6 +206,8 @@ def _why_not(job: Job, found: search_module.Found, rows: int) -> str:
     """Why the precision that was asked for was not reached, in one sentence."""
     asked = [each for each in found.tried if each.precision == job.precision]
     drops = [each.drop for each in asked if each.drop is not None]
+    if not found.tried[:-1]:
+        return f"the model has no weights of convolutions or matrix products to quantize; it stays {found.precision}"
     if not drops:
         why = _reasons([_tried(each) for each in asked])
         return f"{job.precision} was not possible ({why}); reached {found.precision}"

@@ -11,7 +11,7 @@ import numpy as np
 from converters.data import Dataset, check_dataset, load_dataset
 from converters.engines import open_engine
 from converters.errors import CheckFailed, InvalidRequest
-from converters.parity import compare
+from converters.parity import Parity, compare
 from converters.progress import Say
 from converters.stages.sources import SourceInfo, SourceRef, fetched, open_ref
 from converters.task import Task, find_task
@@ -20,6 +20,10 @@ from edge_runtime.bundle import Artifact, Bundle, Manifest, TensorSpec, open_bun
 from edge_runtime.errors import EdgeshipError
 
 __all__ = ["Job", "Result", "Verified", "run"]
+
+
+FLOAT_NOISE = 1e-4  # of the largest output: kernels of another machine add in another order
+DECISIONS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """One artifact. ``passed`` is the golden examples' verdict; the parity fields are None without a source."""
+    """One artifact. ``passed``: it answers its golden examples, and as its source does, where one was given; the
+    parity fields are None without one."""
 
     target: str
     precision: str
@@ -120,10 +125,34 @@ def _verified(bundle: Bundle, artifact: Artifact, source: object, data: str | No
         if manifest.task == "regression"
         else find_task(manifest.outputs, None, expected, Dataset(name="golden inputs", inputs=rows))
     )
+    agreement = task.agreement(expected, answers)
+    unlike = _unlike(artifact, parity, agreement)
     return replace(
         verified,
+        passed=verified.passed and not unlike,
+        detail="; ".join(filter(None, (verified.detail, unlike))),
         parity_rows=parity.rows,
         max_abs_error=parity.max_abs_error,
         mean_abs_error=parity.mean_abs_error,
-        decision_agreement=task.agreement(expected, answers),
+        decision_agreement=agreement,
     )
+
+
+def _unlike(artifact: Artifact, parity: Parity, agreement: float) -> str:
+    """Why the source cannot be the model that the artifact was made of, or nothing.
+
+    Other rows give other errors; but a mean error above the largest that was ever measured, or a tenth more of the
+    decisions lost, is another model.
+    """
+    measured = artifact.measured
+    if measured.max_abs_error is not None:
+        largest = max(measured.max_abs_error, FLOAT_NOISE * max(1.0, parity.scale))
+        if parity.mean_abs_error > largest:
+            mean = f"{parity.mean_abs_error:.3g}"
+            return (
+                f"its outputs differ from the source's by {mean} on average, by at most {largest:.3g} when it was made"
+            )
+    if measured.decision_agreement is not None and agreement < measured.decision_agreement - DECISIONS:
+        then = f"{measured.decision_agreement:.1%}"
+        return f"it decides as the source in {agreement:.1%} of the rows, in {then} when it was made"
+    return ""

@@ -11,6 +11,7 @@ import pytest
 
 from converters.cli import main
 from converters.data import save_dataset
+from converters.quiet import load_tool
 from edge_runtime import golden
 from edge_runtime.bundle import open_bundle, pack_release
 from tests.unit.converters.conftest import dataset
@@ -49,7 +50,11 @@ def command(files: dict[str, str], *more: str) -> list[str]:
 
 
 def test_run_inspect_and_verify_follow_each_other(
-    files: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    student: Any,
+    files: dict[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert main(command(files, "--edge-case", f"same={files['evaluation.npz']}")) == 0
@@ -80,6 +85,10 @@ def test_run_inspect_and_verify_follow_each_other(
     assert verified["passed"]
     assert verified["decision_agreement"] == 1.0
     assert 0 < verified["max_abs_error"] < 1.0
+    other = load_tool("keras").models.clone_model(student)
+    other.save(tmp_path / "other.keras")
+    assert main(["verify", str(bundle), "--source", str(tmp_path / "other.keras")]) == 3
+    assert "FAILED" in capfd.readouterr().out
     assert main(command(files)) == 1
     assert "or replace it with --overwrite" in capfd.readouterr().err
 

@@ -105,13 +105,26 @@ def test_an_overwritten_folder_is_kept_when_its_successor_fails(tmp_path: Path) 
     out = tmp_path / "out"
     with written_whole(out) as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(ValueError, match="bug"), written_whole(out, overwrite=True) as folder:
+    with pytest.raises(ValueError, match="bug"), written_whole(out, overwrite=True, ours=("a",)) as folder:
         write_then_fail(folder, ValueError("bug"))
     assert (out / "a").read_text() == "old"
-    with written_whole(out, overwrite=True) as folder:
+    with written_whole(out, overwrite=True, ours=("a",)) as folder:
         (folder / "b").write_text("new")
     assert [path.name for path in out.iterdir()] == ["b"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_overwriting_never_takes_what_nobody_here_wrote(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("model.keras", "report.json", "x-1.bundle"):
+        (out / name).write_text("mine")
+    with (
+        pytest.raises(OutputExists, match=r"holds model\.keras, which this command did not write"),
+        written_whole(out, overwrite=True, ours=("*.bundle", "report.json")),
+    ):
+        pass
+    assert (out / "model.keras").read_text() == "mine"
 
 
 def test_of_two_runs_into_one_folder_the_second_to_end_is_refused_and_the_first_stays(tmp_path: Path) -> None:

@@ -259,8 +259,11 @@ def test_a_folder_that_holds_something_is_not_overwritten_unless_asked(source: K
     with pytest.raises(OutputExists):
         run(quick(source, out))
     assert (out / "mine.txt").read_text() == "mine"
+    with pytest.raises(OutputExists, match=r"holds mine\.txt, which this command did not write"):
+        run(quick(source, out, overwrite=True))
+    (out / "mine.txt").rename(out / "report.json")
     run(quick(source, out, overwrite=True))
-    assert not (out / "mine.txt").exists()
+    assert (out / "report.json").read_text() != "mine"
     assert (out / "report.json").is_file()
 
 
