@@ -24,8 +24,12 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0. Raises `BundleError` for a bundle that is not whole."""
     from edge_runtime.bundle import open_bundle, write_manifest
+    from edge_runtime.errors import ArchiveError
 
-    bundle = open_bundle(arguments.bundle)
+    try:
+        bundle = open_bundle(arguments.bundle)
+    except ArchiveError as error:
+        raise ArchiveError(f"{error}; give a whole bundle, the NAME-N.bundle that run wrote") from error
     manifest = bundle.manifest
     if arguments.json:
         text = json.loads(write_manifest(manifest))

@@ -6,8 +6,6 @@ import argparse
 import json
 from typing import Any
 
-from converters.commands.console import table
-
 __all__ = ["add", "run"]
 
 
@@ -26,12 +24,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0
-    table(
-        ("source", "target", "tools", "environment", "precisions, or the way around"),
-        [
-            (row["source"], row["target"], " → ".join(row["tools"]), row["environment"] or "",
-             ", ".join(row["precisions"]) or row["instead"])
-            for row in rows
-        ],
-    )  # fmt: skip
+    for source in dict.fromkeys(row["source"] for row in rows):
+        print(source)
+        for row in (each for each in rows if each["source"] == source):
+            way = " → ".join(row["tools"]) if row["tools"] else f"no: {row['instead']}"
+            where = f" (helper environment {row['environment']})" if row["environment"] else ""
+            print(f"  {row['target']:7} {way}{where}")
+    print("Precisions:")
+    for target, precisions in {row["target"]: row["precisions"] for row in rows if row["precisions"]}.items():
+        print(f"  {target:7} {', '.join(precisions)}")
     return 0

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +145,20 @@ def test_errors_are_one_line_with_a_name_and_exit_code_1(
         assert main(arguments) == 1
         assert f"error: {error}: " in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_ending_the_command_leaves_nothing_behind(files: dict[str, str], tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    running = subprocess.Popen(
+        [sys.executable, "-m", "converters.cli", *command(files)], stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr is not None
+    assert "[1/" in running.stderr.readline()
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "interrupted; nothing was written" in told
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_wrong_usage_is_exit_code_2(capfd: pytest.CaptureFixture[str]) -> None:
