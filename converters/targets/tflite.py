@@ -93,7 +93,8 @@ def refuse_dynamic(target: str, inputs: tuple[TensorSpec, ...]) -> None:
         if named:
             raise UnsupportedModel(
                 f"input {spec.name} has the dynamic axis {named[0]}, which {target} cannot hold here; "
-                "convert this model to onnx only, or give the axis a fixed size"
+                f"convert this model to onnx only, or give the axis a fixed size (in an ONNX file: "
+                f"--axis {named[0]}=SIZE)"
             )
 
 
