@@ -11,7 +11,7 @@ import numpy as np
 from converters import ConfidenceRule, Dataset, Description, FeatureSpec, KerasSource, Request, run
 from converters.engines import open_engine
 from converters.errors import CheckFailed
-from converters.parity import compare, refuse_wrong_float
+from converters.parity import refuse_wrong_float
 from converters.routes import make_float
 from edge_runtime.bundle import Hybrid, TensorSpec
 from examples.smartwatch import models
@@ -130,5 +130,5 @@ def build_cloud_model(teacher: keras.Model, windows: Windows, count: int, folder
     made = make_float(source, "onnx", lambda text, done, total: None)
     rows = {"context": contexts}
     answers = open_engine("onnx", made.data, source.inputs, source.outputs).run(rows)
-    refuse_wrong_float("the cloud model", compare(source.predict(rows), answers))
+    refuse_wrong_float("the cloud model", source.predict(rows), answers)
     (folder / "model.onnx").write_bytes(made.data)

@@ -109,7 +109,7 @@ def test_a_pair_without_a_route_is_refused_before_any_work_with_the_way_around(
 
 def test_a_softmax_at_the_end_and_a_number_to_be_predicted_convert_too(keras: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 6)).astype(np.float32)
+    x = rng.normal(size=(1000, 6)).astype(np.float32)
     layers = keras.layers
     for build, known, task in (
         (lambda h: layers.Softmax(name="y")(layers.Dense(3)(h)), {"labels": x[:, :3].argmax(1)}, "classification"),
@@ -128,10 +128,10 @@ def _one_task(
     loss = {"classification": "sparse_categorical_crossentropy", "binary": "binary_crossentropy"}.get(task, "mse")
     (truth,) = known.values()
     model.compile("adam", loss)
-    model.fit(x[:200], truth[:200], epochs=30, verbose=0)
+    model.fit(x[:600], truth[:600], epochs=30, verbose=0)
     parts = {
         split: Dataset(name=split, inputs={"row": x[rows]}, **{key: value[rows] for key, value in known.items()})
-        for split, rows in (("calibration", slice(0, 200)), ("evaluation", slice(200, 400)))
+        for split, rows in (("calibration", slice(0, 600)), ("evaluation", slice(600, 1000)))
     }
     made = run(request_of(KerasSource(model), out, **parts, confidence=None, labels=(), precisions=("int8",),
                           max_accuracy_drop=0.03))  # fmt: skip
