@@ -91,6 +91,7 @@ def _spread_rows(logits: np.ndarray, count: int) -> np.ndarray:
         members = usable[decided[usable] == each]
         clearest = members[np.argsort(-margins[members], kind="stable")][: max(1, len(members) // 2)]
         queues.append(list(clearest[np.linspace(0, len(clearest) - 1, min(count, len(clearest))).astype(np.intp)]))
+    queues.sort(key=lambda queue: -margins[queue[0]])  # where there is no place for every class, the clearest have it
     result: list[int] = []
     while len(result) < count and any(queues):
         result += [queue.pop(0) for queue in queues if queue]

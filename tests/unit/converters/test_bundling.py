@@ -12,7 +12,7 @@ import pytest
 from converters import Bundled, Dataset, KerasSource, Outcome, run
 from converters.engines import open_engine, variants
 from converters.errors import CheckFailed, InvalidRequest, OutputFull, WrongNames
-from converters.golden import make_golden
+from converters.golden import _spread_rows, make_golden
 from converters.reference import default_features, feature_references
 from edge_runtime import golden
 from edge_runtime.bundle import MAX_GOLDEN_TOLERANCE, ManifestError, TensorSpec, open_bundle, write_manifest
@@ -90,6 +90,13 @@ def test_other_kernels_of_the_same_engine_stay_within_the_tolerance(packed: Bund
             logits = engine.run(examples.inputs)["logits"]
             assert np.abs(logits - examples.outputs["logits"]).max() <= artifact.golden.tolerance
             assert (logits.argmax(axis=1) == examples.decision).all()
+
+
+def test_where_golden_examples_are_few_the_clearest_rows_are_taken() -> None:
+    logits = np.zeros((40, 20))
+    logits[np.arange(40), np.arange(40) % 20] = 0.1
+    logits[[33, 18], [13, 18]] = 9.0
+    assert _spread_rows(logits, 2).tolist() == [18, 33]
 
 
 def test_a_model_that_never_decides_clearly_has_no_golden_examples(
