@@ -17,8 +17,8 @@ from converters.sources.activation import last_squashing
 from converters.sources.base import BATCH, Kind
 from converters.sources.files import check_archive, files_in, read_model
 from converters.sources.precision import coreml_precision
+from converters.sources.signed import Signed
 from converters.sources.tensors import RawTensor, sign
-from edge_runtime.bundle import TensorSpec
 
 __all__ = ["PACKAGE_SUFFIX", "CoremlSource"]
 
@@ -26,7 +26,7 @@ PACKAGE_SUFFIX = ".mlpackage"
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-class CoremlSource:
+class CoremlSource(Signed):
     """An ``mlprogram`` in an ``.mlpackage`` folder or a zip of one.
 
     ``data`` is a zip of the package: the one that was given, or one of the folder with fixed times and order.
@@ -53,23 +53,6 @@ class CoremlSource:
     @property
     def kind(self) -> Kind:
         return "coreml"
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.outputs
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether the program holds a batch of exactly 1."""
-        return self._signature.one_at_a_time
 
     @cached_property
     def parameters(self) -> int:

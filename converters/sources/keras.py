@@ -14,16 +14,16 @@ from converters.quiet import load_tool, quiet
 from converters.sources.activation import graph_of, last_activation
 from converters.sources.base import BATCH, Kind
 from converters.sources.keras_file import check_keras_file
+from converters.sources.signed import Signed
 from converters.sources.tensors import RawTensor, run_rows, sign
 from converters.sources.tfgraph import FrozenGraph, freeze, static_sizes
-from edge_runtime.bundle import TensorSpec
 
 __all__ = ["KerasSource"]
 
 UNKNOWN = re.compile(r"Could not locate (class|function) '([^']+)'")  # how Keras says it, in a text of pages
 
 
-class KerasSource:
+class KerasSource(Signed):
     """A functional or sequential Keras model.
 
     ``first_axis`` names the models' dynamic first axis. ``batch``, the default, says that its entries are independent
@@ -74,23 +74,6 @@ class KerasSource:
     @property
     def kind(self) -> Kind:
         return "keras"
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.outputs
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether the model was built for a batch of exactly 1."""
-        return self._signature.one_at_a_time
 
     @property
     def parameters(self) -> int:

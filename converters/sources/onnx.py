@@ -17,15 +17,15 @@ from converters.sources.base import BATCH, Kind
 from converters.sources.onnx_axes import with_axes
 from converters.sources.onnx_untrusted import load_untrusted, tensors_of
 from converters.sources.precision import onnx_precision
+from converters.sources.signed import Signed
 from converters.sources.tensors import DTYPES, RawTensor, run_rows, sign
-from edge_runtime.bundle import TensorSpec
 
 __all__ = ["OnnxSource"]
 
 WEIGHT_TYPES = frozenset({"float32", "float16", "bfloat16", "double", "float64", "int8", "uint8", "int4", "uint4"})
 
 
-class OnnxSource:
+class OnnxSource(Signed):
     """An ``.onnx`` file with its external data, if it has some, beside it or in a folder below.
 
     ``model_bytes`` is the whole model in one protobuf, ``opset`` the version of the standard operators that it is
@@ -65,23 +65,6 @@ class OnnxSource:
     @property
     def kind(self) -> Kind:
         return "onnx"
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.outputs
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether the graph was exported for a batch of exactly 1."""
-        return self._signature.one_at_a_time
 
     @property
     def parameters(self) -> int:

@@ -19,10 +19,10 @@ from converters.quiet import load_tool, quiet
 from converters.sources.activation import last_squashing
 from converters.sources.base import BATCH, Kind
 from converters.sources.files import read_model
+from converters.sources.signed import Signed
 from converters.sources.tensors import RawTensor, run_rows, sign
 from converters.sources.tf_operators import fix_list_batch, reached, refuse_operators, with_own_functions
 from converters.sources.tfgraph import FrozenGraph, freeze, static_sizes
-from edge_runtime.bundle import TensorSpec
 
 __all__ = ["GRAPH_FILE", "SavedModelSource"]
 
@@ -32,7 +32,7 @@ SERVE = "serve"
 VARIABLES = frozenset({"VarHandleOp", "Variable", "VariableV2"})
 
 
-class SavedModelSource:
+class SavedModelSource(Signed):
     """One signature of a SavedModel folder: ``serving_default``, or the only one, or the one that is named.
 
     Inputs and outputs bear the signature's names, in the order of those names. Raises `ModelUnreadable` for a folder
@@ -68,23 +68,6 @@ class SavedModelSource:
     @property
     def kind(self) -> Kind:
         return "savedmodel"
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.outputs
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether the graph was exported for a batch of exactly 1."""
-        return self._signature.one_at_a_time
 
     @property
     def parameters(self) -> int:

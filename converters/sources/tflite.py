@@ -16,8 +16,8 @@ from converters.sources.activation import last_squashing
 from converters.sources.base import BATCH, Kind
 from converters.sources.files import read_model
 from converters.sources.precision import tflite_precision
+from converters.sources.signed import Signed
 from converters.sources.tensors import RawTensor, run_rows, sign
-from edge_runtime.bundle import TensorSpec
 
 __all__ = ["TfliteSource"]
 
@@ -26,7 +26,7 @@ DEFAULT_SIGNATURE = "serving_default"  # the one whose names a device uses; with
 WEIGHT_TYPES = ("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT4")
 
 
-class TfliteSource:
+class TfliteSource(Signed):
     """A TFLite model of builtin operators, from its bytes.
 
     ``data`` is the file, ``precision`` what its weights are stored in. Tensors keep their dtypes: those of a fully
@@ -63,23 +63,6 @@ class TfliteSource:
     @property
     def kind(self) -> Kind:
         return "tflite"
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.outputs
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether the file holds a batch of exactly 1."""
-        return self._signature.one_at_a_time
 
     @cached_property
     def parameters(self) -> int:

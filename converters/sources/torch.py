@@ -12,9 +12,9 @@ import numpy as np
 from converters.errors import ModelUnreadable
 from converters.sources.base import BATCH, Kind, is_batched
 from converters.sources.files import check_archive
+from converters.sources.signed import Signed
 from converters.sources.tensors import RawTensor, sign
 from converters.torch_program import Program, Tensor, describe, predict
-from edge_runtime.bundle import TensorSpec
 
 __all__ = ["TorchSource", "named_axes"]
 
@@ -31,7 +31,7 @@ HOW = (
 )
 
 
-class TorchSource:
+class TorchSource(Signed):
     """A program for a dynamic batch, or for a batch of exactly 1, which is then asked row by row.
 
     Inputs are named as ``forward`` names its arguments; outputs by the keys of the dictionary that it returns, else
@@ -67,25 +67,8 @@ class TorchSource:
         return "torch"
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
     def path(self) -> Path:
         return self.program.path
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._signature.outputs
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether the program was exported for a batch of exactly 1."""
-        return self._signature.one_at_a_time
 
     @property
     def parameters(self) -> int:
