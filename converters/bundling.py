@@ -29,7 +29,6 @@ from edge_runtime.bundle import (
     FileRef,
     Golden,
     Guard,
-    KeptFloat,
     Lineage,
     Manifest,
     Measurement,
@@ -212,7 +211,7 @@ def _artifact(
         confidence=_confidence(measured, described, training),
         reference=measured.reference,
         golden=Golden(file=golden.file, bytes=golden.bytes, sha256=golden.sha256, tolerance=measured.golden_tolerance),
-        kept_float=tuple(KeptFloat(unit=each.unit, reason=each.reason) for each in row.kept_float),
+        kept_float=row.kept_float,
     )
 
 

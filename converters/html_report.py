@@ -120,13 +120,14 @@ def _details(row: Row) -> str:
     if row.candidates:
         parts.append(
             _table(
-                ("tried", "recipe", "units in float", "lost on held-out rows", "INT8", "bytes", ""),
+                ("tried", "recipe", "units in float", "lost on held-out rows", "error", "INT8", "bytes", ""),
                 [
-                    (each.precision, each.recipe, str(each.kept_units), _number(each.drop, ".4f"),
-                     _number(each.weight_share, ".0%"), _number(each.bytes, ","), each.note)
+                    (each.precision, each.recipe or "", str(len(each.kept)), _number(each.drop, ".4f"),
+                     _number(each.error, ".3g"), _number(each.weight_share, ".0%"), _number(each.bytes, ","),
+                     "chosen" if each.chosen else each.note)
                     for each in row.candidates
                 ],
-                numbers=range(2, 6),
+                numbers=range(2, 7),
             )
         )  # fmt: skip
     if row.confidence is not None:

@@ -10,37 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.errors import InvalidRequest
+from converters.quantize.found import Tried
 from converters.stages.choosing import Chosen
 from converters.stages.describe import Split
 from converters.stages.measure import Part
 from converters.stages.sources import SourceInfo
+from edge_runtime.bundle import KeptFloat
 
-__all__ = ["REPORT_FILE", "Candidate", "Kept", "Report", "Row", "Status", "read_report", "report_dict", "write_report"]
+__all__ = ["REPORT_FILE", "Report", "Row", "Status", "read_report", "report_dict", "write_report"]
 
 REPORT_FILE = "report.json"
 FORMAT = 2
 Status = Literal["ok", "refused", "failed_gate", "error"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A unit of the model that was left in float, and why."""
-
-    unit: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One model that the search made and measured: ``drop`` on the held-out part of the calibration rows."""
-
-    precision: str
-    recipe: str
-    kept_units: int
-    drop: float | None
-    weight_share: float | None
-    bytes: int | None
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +52,10 @@ class Row:
     mismatched: int | None = None
     int8_weight_share: float | None = None
     float_operators: tuple[str, ...] = ()
-    kept_float: tuple[Kept, ...] = ()
+    kept_float: tuple[KeptFloat, ...] = ()
     operators: tuple[str, ...] = ()
     recipe: str | None = None
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[Tried, ...] = ()
     p50_us: float | None = None
     p50_aa_ratio: float | None = None
     peak_memory_bytes: int | None = None

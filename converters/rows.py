@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from converters.errors import ConverterError, QuantizationRefused, SourceError
-from converters.report import Candidate, Kept, Row
+from converters.report import Row
 from converters.stages import floats, measure, quantize
 from converters.task import Task
 
@@ -35,19 +35,8 @@ def with_quantized(row: Row, made: quantize.Result) -> Row:
         precision=made.precision,
         reason=made.reason or None,
         recipe=made.recipe,
-        kept_float=tuple(Kept(unit=each.unit, reason=each.reason) for each in made.kept),
-        candidates=tuple(
-            Candidate(
-                precision=each.precision,
-                recipe=each.recipe,
-                kept_units=each.kept_units,
-                drop=each.drop,
-                weight_share=each.weight_share,
-                bytes=each.bytes,
-                note=each.note,
-            )
-            for each in made.candidates
-        ),
+        kept_float=made.kept,
+        candidates=made.candidates,
         int8_weight_share=made.weight_share,
         float_operators=made.float_operators,
         operators=made.operators,

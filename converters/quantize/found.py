@@ -16,17 +16,25 @@ Outcome = Literal["holds", "over", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """One candidate. ``kept`` are the units left in float. ``recipe`` is None for the float model; ``drop``, ``share``
-    and ``bytes`` are None where the candidate was refused before they were known, for ``reason``."""
+    """One candidate, as the report has it too. ``kept`` names the units left in float. ``recipe`` is None for the float
+    model; ``drop`` and ``error``, which chose between those that hold, are of the held-out rows. What was not known yet
+    when a candidate was refused, for ``reason``, is None. One of all is ``chosen``."""
 
     precision: str
     recipe: str | None
     kept: tuple[str, ...]
     drop: float | None
-    share: float | None
+    error: float | None
+    weight_share: float | None
     bytes: int | None
     outcome: Outcome
     reason: str | None = None
+    chosen: bool = False
+
+    @property
+    def note(self) -> str:
+        """Why it is not the one, in a few words; nothing where it holds."""
+        return self.reason or {"holds": "", "over": "over the limit", "refused": "refused"}[self.outcome]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.errors import InvalidRequest, QuantizationRefused
 from converters.quantize.base import Quantizer
@@ -62,7 +62,7 @@ def search(
         raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
     if not quantizer.units:
         ladder = {}  # nothing to quantize: every precision would be the float model again
-    trials = _Trials(quantizer, evaluate, error or evaluate, limit, minimum_share, budget, may_go_on, progress)
+    trials = _Trials(quantizer, evaluate, error, limit, minimum_share, budget, may_go_on, progress)
     exhausted: list[str] = []
     for precision, group in ladder.items():
         trials.start()
@@ -80,7 +80,13 @@ class _Candidate:
     kept: frozenset[str]
     data: bytes
     drop: float
+    error: float | None
     quantized: Quantized
+
+    @property
+    def distance(self) -> float:
+        """From the source, by the finest measure that there is."""
+        return self.drop if self.error is None else self.error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +103,8 @@ def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
     plain = [made for recipe in recipes if (made := trials.make(recipe, frozenset())) is not None]
     holding = [candidate for candidate in plain if trials.holds(candidate)]
     if holding:
-        least = holding[0] if len(holding) == 1 else min(holding, key=lambda each: trials.error(each.data))
-        return _Chosen(candidate=least, sensitivities={}, drops={})
+        nearest = min(holding, key=lambda each: each.distance)
+        return _Chosen(candidate=nearest, sensitivities={}, drops={})
     if not plain or recipes[0].weight_bits > 8:  # half-precision floats lose nothing that a choice would give back
         return None
     if not trials.go_on():
@@ -149,6 +155,7 @@ def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Foun
     candidate = chosen.candidate
     units = {unit.name: unit for unit in trials.quantizer.units}
     names = sorted(candidate.kept, key=lambda name: (chosen.sensitivities[name], name))
+    taken = (candidate.recipe.name, tuple(sorted(candidate.kept)))
     return Found(
         data=candidate.data,
         precision=candidate.recipe.precision,
@@ -161,7 +168,7 @@ def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Foun
             for name in names
         ),
         exhausted=exhausted,
-        tried=tuple(trials.tried),
+        tried=tuple(replace(each, chosen=(each.recipe, each.kept) == taken) for each in trials.tried),
     )
 
 
@@ -169,7 +176,9 @@ def _float(trials: _Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
     """The float model, which is the last resort whatever it measures."""
     quantized = trials.quantizer.inspect(model)
     drop = trials.drop(model)
-    holds = trials.record(FLOAT, None, frozenset(), drop=drop, quantized=quantized, size=len(model))
+    holds = trials.record(
+        FLOAT, None, frozenset(), drop=drop, error=trials.error(model), quantized=quantized, size=len(model)
+    )
     return Found(
         data=model,
         precision=FLOAT,
@@ -179,7 +188,7 @@ def _float(trials: _Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
         quantized=quantized,
         kept=(),
         exhausted=exhausted,
-        tried=tuple(trials.tried),
+        tried=tuple(replace(each, chosen=each.recipe is None) for each in trials.tried),
     )
 
 
@@ -190,7 +199,7 @@ class _Trials:
         self,
         quantizer: Quantizer,
         evaluate: Evaluate,
-        error: Evaluate,
+        error: Evaluate | None,
         limit: float,
         minimum_share: float,
         budget: int,
@@ -198,10 +207,10 @@ class _Trials:
         progress: Progress | None,
     ) -> None:
         self.quantizer = quantizer
-        self.error = error
         self.tried: list[Tried] = []
         self.ended = False
         self._evaluate = evaluate
+        self._error = error
         self._limit = limit + ROUNDING
         self._minimum_share = minimum_share
         self._budget = budget
@@ -226,6 +235,10 @@ class _Trials:
         drop = float(self._evaluate(data))
         return math.inf if math.isnan(drop) else drop
 
+    def error(self, data: bytes) -> float | None:
+        """None where there is no finer measure than the drop."""
+        return None if self._error is None else float(self._error(data))
+
     def make(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
         """None where the recipe cannot be followed, too few weights are in INT8, or the budget is spent."""
         key = (recipe.name, kept)
@@ -246,6 +259,7 @@ class _Trials:
         kept: frozenset[str],
         *,
         drop: float | None = None,
+        error: float | None = None,
         quantized: Quantized | None = None,
         size: int | None = None,
         reason: str | None = None,
@@ -258,7 +272,8 @@ class _Trials:
                 recipe=recipe,
                 kept=tuple(sorted(kept)),
                 drop=drop,
-                share=None if quantized is None else quantized.share,
+                error=error,
+                weight_share=None if quantized is None else quantized.share,
                 bytes=size,
                 outcome=outcome,
                 reason=reason,
@@ -269,8 +284,8 @@ class _Trials:
     def _candidate(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
         try:
             data = self.quantizer.quantize(recipe, kept)
-        except QuantizationRefused as error:
-            self.record(recipe.precision, recipe.name, kept, reason=str(error))
+        except QuantizationRefused as refused:
+            self.record(recipe.precision, recipe.name, kept, reason=str(refused))
             return None
         quantized = self.quantizer.inspect(data)
         least = max(recipe.minimum_weight_share, self._minimum_share if recipe.precision == "int8" else 0.0)
@@ -279,6 +294,6 @@ class _Trials:
             self.record(recipe.precision, recipe.name, kept, quantized=quantized, size=len(data), reason=reason)
             return None
         self._measured += 1
-        drop = self.drop(data)
-        self.record(recipe.precision, recipe.name, kept, drop=drop, quantized=quantized, size=len(data))
-        return _Candidate(recipe=recipe, kept=kept, data=data, drop=drop, quantized=quantized)
+        drop, error = self.drop(data), self.error(data)
+        self.record(recipe.precision, recipe.name, kept, drop=drop, error=error, quantized=quantized, size=len(data))
+        return _Candidate(recipe=recipe, kept=kept, data=data, drop=drop, error=error, quantized=quantized)

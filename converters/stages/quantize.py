@@ -14,8 +14,8 @@ from converters.data import Dataset
 from converters.engines import open_engine
 from converters.errors import InvalidRequest, QuantizationRefused
 from converters.progress import Say
-from converters.quantize import search as search_module
 from converters.quantize.formats import engine_version, inspect_model, open_quantizer, operators_of
+from converters.quantize.found import Found, Tried
 from converters.quantize.recipes import Recipe, ladder_from, load_recipe
 from converters.quantize.search import search
 from converters.quantize.weights import Quantized
@@ -25,8 +25,9 @@ from converters.stages.files import model_file, read_answers, read_data
 from converters.stages.measure import CALIBRATION_SHARES
 from converters.stages.sources import SourceInfo
 from converters.task import Task
+from edge_runtime.bundle import KeptFloat
 
-__all__ = ["Job", "Kept", "Result", "Tried", "run"]
+__all__ = ["Job", "Result", "run"]
 
 MAX_RANGE_ROWS = 512  # evenly spread; ranges hardly move beyond
 MAX_HELD_OUT_ROWS = 1024
@@ -50,25 +51,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    unit: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One model that was made and measured on the held-out rows."""
-
-    precision: str
-    recipe: str
-    kept_units: int
-    drop: float | None
-    weight_share: float | None
-    bytes: int | None
-    note: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """``precision`` is what was reached; ``reason`` says why it is not what was asked for, if so."""
 
@@ -81,7 +63,7 @@ class Result:
     float_operators: tuple[str, ...]
     operators: tuple[str, ...]
     minimum_engine_version: str
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptFloat, ...] = ()
     candidates: tuple[Tried, ...] = ()
     reason: str = ""
 
@@ -118,15 +100,14 @@ def run(job: Job, say: Say) -> Result:
         may_go_on=lambda: time.monotonic() < ends,
         progress=lambda text, done, total: say(f"{job.target}: {text}", done, total),
     )
-    tried = tuple(_tried(each) for each in found.tried)
     if not found.holds or (found.precision != job.precision and not job.fallback):
         best = min((each.drop for each in found.tried if each.drop is not None and each.recipe), default=None)
         raise QuantizationRefused(
             f"no {job.precision} holds the limit of {job.limit:g} on {held_out.rows} held-out calibration rows"
             + (
-                f"; the best of {len(tried)} candidates loses {best:.4f}"
+                f"; the best of {len(found.tried)} candidates loses {best:.4f}"
                 if best is not None
-                else f": {_reasons(tried)}"
+                else f": {_reasons(found.tried)}"
             )
             + ("" if job.fallback else "; allow the next precision, or a wider limit")
         )
@@ -134,8 +115,8 @@ def run(job: Job, say: Say) -> Result:
     result = _result(job, found.data, found.precision, found.recipe, found.quantized)
     return replace(
         result,
-        kept=tuple(Kept(unit=each.unit.name, reason=each.reason) for each in found.kept),
-        candidates=tried,
+        kept=tuple(KeptFloat(unit=each.unit.name, reason=each.reason) for each in found.kept),
+        candidates=found.tried,
         reason=reason,
     )
 
@@ -190,26 +171,14 @@ class _HeldOut:
         return self._known[key]
 
 
-def _tried(each: search_module.Tried) -> Tried:
-    return Tried(
-        precision=each.precision,
-        recipe=each.recipe or "",
-        kept_units=len(each.kept),
-        drop=each.drop,
-        weight_share=each.share,
-        bytes=each.bytes,
-        note=each.reason or {"holds": "", "over": "over the limit", "refused": "refused"}[each.outcome],
-    )
-
-
-def _why_not(job: Job, found: search_module.Found, rows: int) -> str:
+def _why_not(job: Job, found: Found, rows: int) -> str:
     """Why the precision that was asked for was not reached, in one sentence."""
     asked = [each for each in found.tried if each.precision == job.precision]
     drops = [each.drop for each in asked if each.drop is not None]
     if not found.tried[:-1]:
         return f"the model has no weights of convolutions or matrix products to quantize; it stays {found.precision}"
     if not drops:
-        why = _reasons([_tried(each) for each in asked])
+        why = _reasons(asked)
         return f"{job.precision} was not possible ({why}); reached {found.precision}"
     return (
         f"no {job.precision} of {len(asked)} candidates stayed within {job.limit:g} on {rows} held-out calibration "

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters import Dataset, Description, Outcome, Request, run
+from converters import Dataset, Description, Outcome, Request, read_report, run
 from converters.errors import InvalidRequest, LabelMismatch, StageFailed
 from converters.report import Row
 from converters.rows import without_twins
@@ -174,6 +174,14 @@ def test_of_two_artifacts_of_one_precision_the_one_that_was_asked_for_stays() ->
         "refused", "ok", "refused", "failed_gate"
     ]  # fmt: skip
     assert [row.status for row in without_twins([fallen, again])] == ["ok", "refused"]
+
+
+def test_the_report_has_every_candidate_with_what_decided_between_them(model: Path, tmp_path: Path) -> None:
+    convert(model, tmp_path / "o")
+    candidates = read_report(tmp_path / "o")["artifacts"][0]["candidates"]
+    (chosen,) = (each for each in candidates if each["chosen"])
+    assert chosen["error"] == min(each["error"] for each in candidates if each["outcome"] == "holds")
+    assert len({each["error"] for each in candidates}) > 1
 
 
 def test_a_recipe_of_another_precision_is_refused_before_any_work(model: Path, tmp_path: Path) -> None:

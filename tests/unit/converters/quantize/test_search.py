@@ -146,6 +146,9 @@ def test_of_recipes_that_hold_the_one_with_the_least_error_is_taken() -> None:
     errors = {recipe.name: float(at) for at, recipe in enumerate(reversed(LADDER))}
     found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.0, error=lambda data: errors[json.loads(data)[0]])
     assert found.recipe == [recipe.name for recipe in LADDER if recipe.precision == "int8"][-1]
+    assert {each.recipe: each.error for each in found.tried} == {
+        name: error for name, error in errors.items() if load_recipe(name).precision == "int8"
+    }, "the record has what decided"
 
 
 def test_a_drop_that_is_not_a_number_never_holds() -> None:
@@ -194,6 +197,9 @@ def test_what_is_found_holds_or_is_float_and_int8_is_always_nine_tenths_int8(
     assert found.drop == fake.drop(found.data)
     assert found.holds == (found.drop <= limit + 1e-9)
     assert found.holds or found.precision == "fp32"
+    (chosen,) = (each for each in found.tried if each.chosen)
+    assert (chosen.precision, chosen.recipe, chosen.drop) == (found.precision, found.recipe, found.drop)
+    assert set(chosen.kept) == {each.unit.name for each in found.kept}
     if found.precision == "int8":
         assert found.quantized.share >= INT8_SHARE
     kept = [] if found.data == FLOAT else json.loads(found.data)[2]
