@@ -168,7 +168,7 @@ class _Comparison:
     ) -> tuple[list[QuantizedRow], Samples]:
         job = self.scratch / f"{target}.json"
         source = self.report["source"]
-        evaluation = str(self.home / "evaluation.npz")
+        evaluation = str((self.home / "evaluation.npz").resolve())  # what measures it runs in another folder
         job.write_text(
             json.dumps(
                 {"target": target, "evaluation": evaluation, "inputs": source["inputs"], "outputs": source["outputs"]}
