@@ -31,7 +31,7 @@ def within_budgets(row: Row, profile: Profile, requirements: Requirements) -> Ro
     reasons = matches(
         profile,
         requirements,
-        target=row.target,  # type: ignore[arg-type]
+        target=row.target,
         artifact_bytes=row.bytes,
         peak_memory_bytes=row.peak_memory_bytes,
     )

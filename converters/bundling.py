@@ -22,6 +22,7 @@ from converters.request import Request
 from converters.stages import describe, measure
 from converters.stages.files import read_data
 from converters.targets import FILE_SUFFIX
+from converters.task import TaskKind
 from edge_runtime.bundle import (
     CARD_FILE,
     Artifact,
@@ -42,11 +43,12 @@ from edge_runtime.bundle import (
     pack_release,
     write_manifest,
 )
+from edge_runtime.bundle.manifest import Task as ManifestTask
 
 __all__ = ["Bundled", "artifact_name", "bundle_name", "refuse_unwritable", "write_bundle"]
 
 DIGITS = 6  # decimals of a share in the manifest
-TASKS = {"classification": "classification", "regression": "regression"}
+TASKS: Mapping[TaskKind, ManifestTask] = {"classification": "classification", "regression": "regression"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ def _manifest(
         inputs=described.info.inputs,
         outputs=described.info.outputs,
         labels=labels,
-        task=TASKS.get(described.task.kind, "other"),  # type: ignore[arg-type]
+        task=TASKS.get(described.task.kind, "other"),
         preprocessing=Preprocessing(in_graph=description.in_graph, caller=description.caller),
         artifacts=(),
         requirements=request.requirements or Requirements(),
@@ -187,8 +189,8 @@ def _artifact(
         raise InvalidRequest(f"{row.kind} changed on disk since it was measured; run again")
     golden = _file(tree, golden_file(file.file), Path(measured.golden).read_bytes())
     return Artifact(
-        target=row.target,  # type: ignore[arg-type]
-        precision=row.precision,  # type: ignore[arg-type]
+        target=row.target,
+        precision=row.precision,
         file=file.file,
         bytes=file.bytes,
         sha256=file.sha256,
@@ -202,7 +204,7 @@ def _artifact(
             latency_p50_us=None if row.p50_us is None else round(row.p50_us, 2),
             machine=measured.machine,
             evaluated_with=measured.evaluated_with,
-            metric=row.metric,  # type: ignore[arg-type]
+            metric=row.metric,
             source_accuracy=_rounded(row.source_accuracy),
             decision_agreement=_rounded(measured.agreement),
             max_abs_error=float(f"{measured.max_abs_error:.6g}"),
@@ -234,7 +236,7 @@ def _confidence(measured: measure.Result, described: describe.Result, training: 
     if chosen is None:
         return _uncalibrated(described, training) if described.task.probabilities else None
     return Confidence(
-        score=chosen.score,  # type: ignore[arg-type]
+        score=chosen.score,
         temperature=chosen.temperature,
         threshold=chosen.threshold,
         target_risk=chosen.target_risk,

@@ -6,16 +6,14 @@ The rules are those of docs/spec/deferral.md, for many rows at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from converters.errors import InvalidRequest, LabelMismatch, TooLittleData, WrongShape
 from converters.risk import candidates, fixed_sequence, risk_bound, rows_needed
+from edge_runtime.bundle.manifest import Score
 
 __all__ = ["ConfidenceChoice", "choose_confidence", "confidence_of", "fit_temperature", "threshold_for_deferral"]
-
-Score = Literal["msp", "probability"]
 
 LOWEST, HIGHEST = 0.2, 100.0  # temperatures; below, float32 softmax saturates and confidences no longer rank
 STEPS = 60

@@ -25,10 +25,12 @@ FLOOR = 1e-4  # of the largest output: float kernels add in different orders
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenFile:
+    """``spread`` is the largest difference between kernels that was seen here; ``tolerance`` allows more."""
+
     data: bytes
     tolerance: float
     examples: int
-    measured_spread: float
+    spread: float
 
 
 def make_golden(
@@ -77,7 +79,7 @@ def make_golden(
         ),
         tolerance=tolerance,
         examples=int(safe.sum()),
-        measured_spread=spread,
+        spread=spread,
     )
 
 

@@ -37,6 +37,7 @@ from converters.stages.sources import SourceRef, forget, keep
 from converters.warn import warnings_of
 from devices.profiles import load_profile
 from edge_runtime.bundle import CARD_FILE, Requirements
+from edge_runtime.bundle.manifest import Target
 
 __all__ = ["EXIT_NONE", "EXIT_OK", "EXIT_SOME", "Outcome", "run"]
 
@@ -166,7 +167,7 @@ class _Conversion:
     def _rows(self, described: describe.Result) -> list[Row]:
         """One row for each asked target × precision, in the order they were asked for."""
 
-        def of_target(target: str) -> list[Row]:
+        def of_target(target: Target) -> list[Row]:
             return self._target(described, target)
 
         targets = dict.fromkeys(self._request.targets)
@@ -179,7 +180,7 @@ class _Conversion:
                 self._runner.stop()  # or leaving this block would wait for all that the other targets still have to do
                 raise
 
-    def _target(self, described: describe.Result, target: str) -> list[Row]:
+    def _target(self, described: describe.Result, target: Target) -> list[Row]:
         precisions = list(dict.fromkeys(self._request.precisions))
         bare = [Row(target=target, asked=each, precision=each, status="error") for each in precisions]
         refused = dict(described.refused)

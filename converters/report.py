@@ -16,6 +16,7 @@ from converters.stages.describe import Split
 from converters.stages.measure import Part
 from converters.stages.sources import SourceInfo
 from edge_runtime.bundle import KeptFloat
+from edge_runtime.bundle.manifest import Metric, Precision, Target
 
 __all__ = ["REPORT_FILE", "Report", "Row", "Status", "read_report", "report_dict", "write_report"]
 
@@ -31,19 +32,20 @@ class Row:
     ``precision`` is what was reached, ``asked`` what was asked for. ``accuracy`` is of ``metric``; ``drop`` is what the
     gate compared with its limit. ``int8_weight_share`` is the share of Conv, Gemm and MatMul weight elements stored as
     INT8; ``float_operators`` are the operator types that still compute in float in a quantized artifact.
-    ``source_bytes`` is the size of the same target's fp32 file.
+    ``source_bytes`` is the size of the same target's fp32 file. ``golden_tolerance`` is how far a device's answers to
+    the golden examples may be from these, ``golden_spread`` how far kernels here are from each other.
     """
 
-    target: str
-    asked: str
-    precision: str
+    target: Target
+    asked: Precision
+    precision: Precision
     status: Status
     reason: str | None = None
     bytes: int | None = None
     source_bytes: int | None = None
     accuracy: float | None = None
     source_accuracy: float | None = None
-    metric: str | None = None
+    metric: Metric | None = None
     rows: int | None = None
     drop: float | None = None
     decision_agreement: float | None = None
@@ -68,6 +70,7 @@ class Row:
     confidence: Chosen | None = None
     golden_examples: int | None = None
     golden_tolerance: float | None = None
+    golden_spread: float | None = None
     segments: tuple[Part, ...] = ()
     edge_cases: tuple[Part, ...] = ()
     file: str | None = None

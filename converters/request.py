@@ -16,6 +16,7 @@ from converters.stages.choosing import ConfidenceRule
 from converters.targets import PRECISIONS, TARGETS
 from converters.task import TaskKind
 from edge_runtime.bundle import Hybrid, Requirements, check_model, check_release
+from edge_runtime.bundle.manifest import Precision, Target
 
 __all__ = ["Data", "Description", "Request", "check_request"]
 
@@ -71,8 +72,8 @@ class Request:
     confidence: Data | None = None
     training: Data | None = None
     edge_cases: Mapping[str, Data] = field(default_factory=dict)
-    targets: tuple[str, ...] = TARGETS
-    precisions: tuple[str, ...] = ("int8",)
+    targets: tuple[Target, ...] = TARGETS
+    precisions: tuple[Precision, ...] = ("int8",)
     max_accuracy_drop: float = 0.01
     quantization: str | None = None
     task: TaskKind | None = None

@@ -66,6 +66,7 @@ def judged(row: Row, measured: measure.Result, task: Task, limit: float) -> Row:
         confidence=measured.confidence,
         golden_examples=measured.golden_examples,
         golden_tolerance=measured.golden_tolerance,
+        golden_spread=measured.golden_spread,
         notes=(*row.notes, *measured.notes),
         segments=measured.segments,
         edge_cases=measured.edge_cases,

@@ -29,6 +29,7 @@ from converters.data import Dataset
 from converters.errors import InvalidRequest, LabelMismatch
 from converters.sources.base import is_batched
 from edge_runtime.bundle import TensorSpec
+from edge_runtime.bundle.manifest import Metric
 
 __all__ = ["Task", "TaskKind", "are_probabilities", "decisions", "find_task"]
 
@@ -48,9 +49,9 @@ class Task:
     probabilities: bool = False
 
     @property
-    def metric(self) -> str | None:
+    def metric(self) -> Metric | None:
         """What accuracy means: ``accuracy``, ``r2``, or None where labels cannot be had."""
-        return {"classification": "accuracy", "binary": "accuracy", "regression": "r2"}.get(self.kind)
+        return None if self.kind == "detection" else "r2" if self.kind == "regression" else "accuracy"
 
     @property
     def border(self) -> float:

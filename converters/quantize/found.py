@@ -7,10 +7,11 @@ from typing import Literal
 
 from converters.quantize.base import Unit
 from converters.quantize.weights import Quantized
+from edge_runtime.bundle.manifest import Precision
 
 __all__ = ["FLOAT", "Found", "Kept", "Outcome", "Tried"]
 
-FLOAT = "fp32"
+FLOAT: Precision = "fp32"
 Outcome = Literal["holds", "over", "refused"]
 
 
@@ -20,7 +21,7 @@ class Tried:
     model; ``drop`` and ``error``, which chose between those that hold, are of the held-out rows. What was not known yet
     when a candidate was refused, for ``reason``, is None. One of all is ``chosen``."""
 
-    precision: str
+    precision: Precision
     recipe: str | None
     kept: tuple[str, ...]
     drop: float | None
@@ -66,7 +67,7 @@ class Found:
     """
 
     data: bytes
-    precision: str
+    precision: Precision
     recipe: str | None
     drop: float
     holds: bool

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from converters.errors import InvalidRequest
+from edge_runtime.bundle.manifest import Precision
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 DEFAULT_RECIPE = "static_wi8c_ai8_q99"
-LADDER = ("int8", "int8-dynamic", "int8-weights", "fp16", "fp32")  # each precision with the one to try after it
+# Each precision with the one to try after it.
+LADDER: tuple[Precision, ...] = ("int8", "int8-dynamic", "int8-weights", "fp16", "fp32")
 _BITS = {"int8": (8, 8), "int8-dynamic": (8, 32), "int8-weights": (8, 32), "fp16": (16, 32)}  # weights, activations
 _RANGE_METHODS = ("coverage", "mse")
 
@@ -46,7 +48,7 @@ class Recipe:
     """
 
     name: str
-    precision: str
+    precision: Precision
     weight_bits: int
     weight_granularity: str
     activation_bits: int

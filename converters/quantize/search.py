@@ -17,6 +17,7 @@ from converters.quantize.base import Quantizer
 from converters.quantize.found import FLOAT, Found, Kept, Outcome, Tried
 from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized
+from edge_runtime.bundle.manifest import Precision
 
 __all__ = ["BUDGET", "INT8_SHARE", "Found", "Kept", "Tried", "search"]
 
@@ -53,7 +54,7 @@ def search(
 
     Raises `InvalidRequest` for a limit that is not finite, or a budget below the recipes of one precision.
     """
-    ladder: dict[str, list[Recipe]] = {}
+    ladder: dict[Precision, list[Recipe]] = {}
     for recipe in recipes:
         ladder.setdefault(recipe.precision, []).append(recipe)
     if not math.isfinite(limit):
@@ -254,7 +255,7 @@ class _Trials:
 
     def record(
         self,
-        precision: str,
+        precision: Precision,
         recipe: str | None,
         kept: frozenset[str],
         *,

@@ -8,6 +8,7 @@ import numpy as np
 
 from converters.confidence import choose_confidence, confidence_of, fit_temperature, threshold_for_deferral
 from converters.data import Dataset
+from edge_runtime.bundle.manifest import Score
 
 __all__ = ["Chosen", "ConfidenceRule", "choose"]
 
@@ -26,7 +27,7 @@ class ConfidenceRule:
 class Chosen:
     """As the manifest's confidence block has it. ``note`` is for a person: what the bound cannot promise here."""
 
-    score: str
+    score: Score
     temperature: float
     threshold: float
     target_risk: float | None
@@ -41,7 +42,7 @@ class Chosen:
 def choose(outputs: np.ndarray, data: Dataset, rule: ConfidenceRule, *, probabilities: bool) -> Chosen:
     """From an artifact's outputs ``(rows, classes)`` for labelled ``data``. Raises `TooLittleData`."""
     assert data.labels is not None
-    score = "probability" if probabilities else "msp"
+    score: Score = "probability" if probabilities else "msp"
     if rule.deferral_share is not None:
         temperature = fit_temperature(outputs, data.labels, score=score)
         confidences = confidence_of(outputs, temperature, score=score)

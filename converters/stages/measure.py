@@ -17,19 +17,20 @@ from converters.golden import make_golden
 from converters.parity import compare, refuse_wrong_float
 from converters.progress import Say
 from converters.reference import FeatureSpec, feature_references, reference_of
+from converters.segments import choose_columns, part_name
 from converters.splitting import split_rows
 from converters.stages.choosing import Chosen, ConfidenceRule, choose
 from converters.stages.files import EDGE, golden_file, read_answers, read_data
 from converters.stages.sources import SourceInfo
 from converters.task import Task
 from edge_runtime.bundle import Reference
+from edge_runtime.bundle.manifest import Score
 
 __all__ = ["CALIBRATION_SHARES", "Job", "Part", "Result", "run"]
 
 CALIBRATION_SHARES = (0.5, 0.25, 0.25)  # ranges, the search's held-out part, and confidence where nothing else is given
 REFERENCE_ROWS = 4096  # training rows that an artifact answers for its reference shares
 GOLDEN_ROWS = 2048  # rows that golden examples are chosen from
-MAX_SEGMENTS = 32  # different values of a column; one with more is no segmentation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,7 @@ class Result:
     confidence: Chosen | None
     golden: str
     golden_tolerance: float
+    golden_spread: float
     golden_examples: int
     reference: Reference | None
     segments: tuple[Part, ...]
@@ -136,6 +138,7 @@ def run(job: Job, say: Say) -> Result:
         confidence=chosen,
         golden=str(file),
         golden_tolerance=golden.tolerance,
+        golden_spread=golden.spread,
         golden_examples=golden.examples,
         reference=reference,
         segments=() if truth is None else _segments(job, evaluation, outputs, truth, missing),
@@ -170,13 +173,14 @@ def _confidence(job: Job, engine: Engine, missing: list[str]) -> Chosen | None:
     if job.task.kind != "classification":
         missing.append(f"temperature and threshold: a {job.task.kind} model has no classes to be sure of")
         return None
-    data = read_data(job.work, "confidence")
+    data, more = read_data(job.work, "confidence"), ""
     if data is None:
         calibration = read_data(job.work, "calibration")
         if calibration is None or calibration.labels is None:
             missing.append("temperature and threshold: they need --confidence, or a labelled calibration file")
             return None
         data = calibration.at(split_rows(calibration, CALIBRATION_SHARES)[2])
+        more = f". These are the {CALIBRATION_SHARES[2]:.0%} of the {calibration.rows:,} calibration rows that nothing " 
     if data.labels is None:
         missing.append(f"temperature and threshold: {data.name} has no array named {LABEL}")
         return None
@@ -204,7 +208,7 @@ def _reference(
     if not usable.any():
         raise CheckFailed(f"{job.target} {job.precision}: no finite output for any training row")
     temperature = 1.0 if chosen is None else chosen.temperature
-    score = "probability" if job.task.probabilities else "msp"
+    score: Score = "probability" if job.task.probabilities else "msp"
     confidences = confidence_of(logits[usable], temperature, score=score)
     return reference_of(features, job.labels, logits[usable], confidences)
 
@@ -218,16 +222,15 @@ def _segments(
         columns["group"] = evaluation.groups
     if job.task.kind == "classification":
         columns["label"] = np.asarray(job.labels)[truth]
+    chosen, left_out = choose_columns(columns)
+    missing.extend(left_out)
     parts = []
-    for name, column in columns.items():
-        values = np.unique(column)
-        if len(values) > MAX_SEGMENTS:
-            missing.append(f"accuracy by {name}: {len(values)} different values, more than {MAX_SEGMENTS}")
-            continue
+    for name, values in chosen.items():
         for value in values:
-            rows = np.flatnonzero(column == value)
+            rows = np.flatnonzero(columns[name] == value)
             some = {key: array[rows] for key, array in outputs.items()}
-            parts.append(Part(name=f"{name} {value}", rows=len(rows), accuracy=job.task.accuracy(some, truth[rows])))
+            accuracy = job.task.accuracy(some, truth[rows])
+            parts.append(Part(name=part_name(name, value), rows=len(rows), accuracy=accuracy))
     return tuple(parts)
 
 

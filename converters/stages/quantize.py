@@ -26,6 +26,7 @@ from converters.stages.measure import CALIBRATION_SHARES
 from converters.stages.sources import SourceInfo
 from converters.task import Task
 from edge_runtime.bundle import KeptFloat
+from edge_runtime.bundle.manifest import Precision, Target
 
 __all__ = ["Job", "Result", "run"]
 
@@ -39,8 +40,8 @@ class Job:
     """``limit`` bounds what may be lost on the held-out part of the calibration rows; ``recipe`` None means that the
     search chooses; ``fallback`` allows the next precision."""
 
-    target: str
-    precision: str
+    target: Target
+    precision: Precision
     file: str
     info: SourceInfo
     task: Task
@@ -57,7 +58,7 @@ class Result:
     file: str
     bytes: int
     sha256: str
-    precision: str
+    precision: Precision
     recipe: str | None
     weight_share: float
     float_operators: tuple[str, ...]
@@ -206,7 +207,7 @@ def _as_given(job: Job) -> Result:
     return replace(result, reason=f"the source is {job.info.precision} already, and was passed through as it is")
 
 
-def _result(job: Job, data: bytes, precision: str, recipe: str | None, inside: Quantized | None = None) -> Result:
+def _result(job: Job, data: bytes, precision: Precision, recipe: str | None, inside: Quantized | None = None) -> Result:
     file = model_file(job.work, job.target, f"{job.precision}-made")
     file.write_bytes(data)
     inside = inside or inspect_model(job.target, data)

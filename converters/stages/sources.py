@@ -10,6 +10,7 @@ from typing import Any
 from converters.progress import Say
 from converters.sources.base import Kind, Source
 from edge_runtime.bundle import TensorSpec
+from edge_runtime.bundle.manifest import Precision
 
 __all__ = ["SourceInfo", "SourceRef", "fetched", "forget", "keep", "open_ref"]
 
@@ -41,7 +42,7 @@ class SourceInfo:
     outputs: tuple[TensorSpec, ...]
     parameters: int
     activation: str | None
-    precision: str = "fp32"
+    precision: Precision = "fp32"
 
     @classmethod
     def of(cls, source: Source) -> SourceInfo:

@@ -70,7 +70,9 @@ def test_a_device_refuses_the_golden_examples_of_another_model(packed: Bundled) 
     assert not golden.check(session, shifted).passed
 
 
-def test_golden_examples_cover_the_classes_and_their_margin_is_beyond_the_tolerance(packed: Bundled) -> None:
+def test_golden_examples_cover_the_classes_and_their_margin_is_beyond_the_tolerance(
+    packed: Bundled, outcome: Outcome
+) -> None:
     bundle = open_bundle(packed.path)
     for artifact in bundle.manifest.artifacts:
         examples = golden.read(bundle.read(artifact.golden.file))
@@ -79,6 +81,10 @@ def test_golden_examples_cover_the_classes_and_their_margin_is_beyond_the_tolera
         assert (logits[:, -1] - logits[:, -2] > 2 * artifact.golden.tolerance).all()
         assert 0 < artifact.golden.tolerance <= MAX_GOLDEN_TOLERANCE
         assert (artifact.golden.tolerance < 0.01) == (artifact.precision == "fp32")
+    for row in outcome.report.artifacts:
+        assert row.golden_tolerance is not None
+        assert row.golden_spread is not None
+        assert 0 <= row.golden_spread < row.golden_tolerance / 3, "the tolerance allows four times what was seen"
 
 
 def test_other_kernels_of_the_same_engine_stay_within_the_tolerance(packed: Bundled, source: KerasSource) -> None:
