@@ -41,11 +41,13 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A unit left in float: its ``sensitivity``, dB when it alone is quantized, and the ``drop_without``, measured with
-    it quantized too and the other kept units in float (None where the budget ended before that)."""
+    it quantized too and the other kept units in float (None where the budget ended before that), give or take
+    ``uncertainty_without``, its standard error."""
 
     unit: Unit
     sensitivity: float
     drop_without: float | None
+    uncertainty_without: float = 0.0
 
     @property
     def reason(self) -> str:
@@ -53,7 +55,8 @@ class Kept:
         if self.drop_without is None:
             measured = "not measured without it, since the budget of candidates ended"
         else:
-            measured = f"quantized too, the drop would be {self.drop_without:.4f}"
+            about = f" ± {self.uncertainty_without:.4f}" if self.uncertainty_without else ""
+            measured = f"quantized too, the drop would be {self.drop_without:.4f}{about}"
         return f"{self.sensitivity:.1f} dB when quantized alone; {measured}"
 
 

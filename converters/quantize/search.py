@@ -4,6 +4,10 @@ For each precision, from the one asked for down the ladder: every recipe as it i
 best one go back to float, the most sensitive first, each step measured, until the model holds; then those that turn out
 not to be needed are quantized again. Sensitivity orders the candidates and decides nothing: leaving a sensitive unit in
 float can make a model worse, since the errors of neighbors may cancel.
+
+Of so many candidates, the first that only just holds is likely to owe it to the rows that it was measured on, and would
+fail on others. One that is chosen by its drop therefore holds by a standard error, where its precision has such a
+candidate; where it has none, another 8-bit precision that does so is taken instead.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converters.errors import InvalidRequest, QuantizationRefused
-from converters.quantize.base import Quantizer
+from converters.quantize.base import Quantizer, Unit
 from converters.quantize.found import FLOAT, Found, Kept, Outcome, Tried
 from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized
@@ -36,6 +40,7 @@ def search(
     recipes: Sequence[Recipe],
     limit: float,
     error: Evaluate | None = None,
+    uncertainty: Evaluate = lambda data: 0.0,
     minimum_share: float = INT8_SHARE,
     budget: int = BUDGET,
     may_go_on: Callable[[], bool] = lambda: True,
@@ -46,7 +51,8 @@ def search(
     ``evaluate`` gives a file's drop, of accuracy or of agreement with the source (0.01 is one point), on rows that gave
     no ranges; what is not a number counts as infinite. Of several recipes that hold, the one with the least ``error``
     is taken: a finer measure than the drop, which on few rows is a matter of luck (without it: with the least drop);
-    of equal ones, the first. ``recipes`` come in the order in which to try them, as `ladder_from` gives them.
+    of equal ones, the first. ``uncertainty`` is the standard error of a file's drop. ``recipes`` come in the order in
+    which to try them, as `ladder_from` gives them.
 
     At most ``budget`` candidates are measured for each precision, its recipes first; none with units in float once
     ``may_go_on`` says no. Every int8 candidate has at least ``minimum_share`` of its weights in INT8, or what its
@@ -63,7 +69,7 @@ def search(
         raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
     if not quantizer.units:
         ladder = {}  # nothing to quantize: every precision would be the float model again
-    trials = _Trials(quantizer, evaluate, error, limit, minimum_share, budget, may_go_on, progress)
+    trials = _Trials(quantizer, evaluate, error, uncertainty, limit, minimum_share, budget, may_go_on, progress)
     exhausted: list[str] = []
     for precision, group in ladder.items():
         trials.start()
@@ -71,7 +77,8 @@ def search(
         if trials.ended:
             exhausted.append(precision)
         if chosen is not None:
-            return _found(trials, chosen, tuple(exhausted))
+            later = [each for each in recipes if list(ladder).index(each.precision) > list(ladder).index(precision)]
+            return _found(trials, _surer(trials, chosen, later), tuple(exhausted))
     return _float(trials, model, tuple(exhausted))
 
 
@@ -92,11 +99,11 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:
-    """With the sensitivities of the kept units, and the drops without each of them, where measured."""
+    """With the sensitivities of the kept units, and the candidates without each of them, where measured."""
 
     candidate: _Candidate
     sensitivities: Mapping[str, float]
-    drops: Mapping[str, float]
+    without: Mapping[str, _Candidate]
 
 
 def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
@@ -105,7 +112,7 @@ def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
     holding = [candidate for candidate in plain if trials.holds(candidate)]
     if holding:
         nearest = min(holding, key=lambda each: each.distance)
-        return _Chosen(candidate=nearest, sensitivities={}, drops={})
+        return _Chosen(candidate=nearest, sensitivities={}, without={})
     if not plain or recipes[0].weight_bits > 8:  # half-precision floats lose nothing that a choice would give back
         return None
     if not trials.go_on():
@@ -115,15 +122,28 @@ def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
     grown = _grow(trials, start, sensitivities)
     if not trials.holds(grown):
         return None
-    pruned, drops = _prune(trials, grown, sensitivities)
-    return _Chosen(candidate=pruned, sensitivities=sensitivities, drops=drops)
+    pruned, without = _prune(trials, grown, sensitivities)
+    return _Chosen(candidate=pruned, sensitivities=sensitivities, without=without)
+
+
+def _surer(trials: _Trials, chosen: _Chosen, later: Sequence[Recipe]) -> _Chosen:
+    """Instead of one that was grown and holds only just, the first 8-bit recipe below that holds clearly, if any."""
+    if not chosen.candidate.kept or trials.holds_clearly(chosen.candidate):
+        return chosen
+    trials.start()
+    for recipe in later:
+        if recipe.weight_bits == 8:
+            made = trials.make(recipe, frozenset())
+            if made is not None and trials.holds_clearly(made):
+                return _Chosen(candidate=made, sensitivities={}, without={})
+    return chosen
 
 
 def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]) -> _Candidate:
     """Units back to float, the most sensitive first; a step that makes the drop larger is taken back."""
     now = start
     for name in sorted(sensitivities, key=lambda each: (sensitivities[each], each)):
-        if trials.holds(now) or trials.ended:
+        if trials.holds_clearly(now) or trials.ended:
             break
         step = trials.make(now.recipe, now.kept | {name})
         if step is not None and step.drop <= now.drop:
@@ -133,23 +153,24 @@ def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]
 
 def _prune(
     trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]
-) -> tuple[_Candidate, Mapping[str, float]]:
-    """Without the kept units that are not needed, the least sensitive first; and the drops without those that are.
+) -> tuple[_Candidate, Mapping[str, _Candidate]]:
+    """Without the kept units that are not needed, the least sensitive first; and what is made without those that are.
 
     Starts over after each that goes, so that the result needs every one of its own.
     """
     now = start
+    good_enough = trials.holds_clearly if trials.holds_clearly(start) else trials.holds
     while True:
-        drops: dict[str, float] = {}
+        needed: dict[str, _Candidate] = {}
         for name in sorted(now.kept, key=lambda each: (-sensitivities[each], each)):
             without = trials.make(now.recipe, now.kept - {name})
-            if without is not None and trials.holds(without):
+            if without is not None and good_enough(without):
                 now = without
                 break
             if without is not None:
-                drops[name] = without.drop
+                needed[name] = without
         else:
-            return now, drops
+            return now, needed
 
 
 def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Found:
@@ -164,12 +185,18 @@ def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Foun
         drop=candidate.drop,
         holds=True,
         quantized=candidate.quantized,
-        kept=tuple(
-            Kept(unit=units[name], sensitivity=chosen.sensitivities[name], drop_without=chosen.drops.get(name))
-            for name in names
-        ),
+        kept=tuple(_kept(trials, units[name], chosen.sensitivities[name], chosen.without.get(name)) for name in names),
         exhausted=exhausted,
         tried=tuple(replace(each, chosen=(each.recipe, each.kept) == taken) for each in trials.tried),
+    )
+
+
+def _kept(trials: _Trials, unit: Unit, sensitivity: float, without: _Candidate | None) -> Kept:
+    return Kept(
+        unit=unit,
+        sensitivity=sensitivity,
+        drop_without=None if without is None else without.drop,
+        uncertainty_without=0.0 if without is None else trials.uncertainty(without),
     )
 
 
@@ -201,6 +228,7 @@ class _Trials:
         quantizer: Quantizer,
         evaluate: Evaluate,
         error: Evaluate | None,
+        uncertainty: Evaluate,
         limit: float,
         minimum_share: float,
         budget: int,
@@ -212,6 +240,7 @@ class _Trials:
         self.ended = False
         self._evaluate = evaluate
         self._error = error
+        self._uncertainty = uncertainty
         self._limit = limit + ROUNDING
         self._minimum_share = minimum_share
         self._budget = budget
@@ -226,6 +255,13 @@ class _Trials:
 
     def holds(self, candidate: _Candidate) -> bool:
         return candidate.drop <= self._limit
+
+    def holds_clearly(self, candidate: _Candidate) -> bool:
+        """By a standard error of its drop, which is asked for only where it decides: it takes a while."""
+        return self.holds(candidate) and candidate.drop + self.uncertainty(candidate) <= self._limit
+
+    def uncertainty(self, candidate: _Candidate) -> float:
+        return float(self._uncertainty(candidate.data))
 
     def go_on(self) -> bool:
         """Whether there is time for candidates with units in float; if not, the record says that it ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ __all__ = ["Job", "Result", "run"]
 
 MAX_RANGE_ROWS = 512  # evenly spread; ranges hardly move beyond
 MAX_HELD_OUT_ROWS = 1024
+JACKKNIFE_PARTS = 20
 SEARCH_S = 300.0  # after which no more units go back to float; the report says so
 
 
@@ -98,6 +99,7 @@ def run(job: Job, say: Say) -> Result:
         recipes=_recipes(job),
         limit=job.limit,
         error=held_out.error,
+        uncertainty=held_out.uncertainty,
         may_go_on=lambda: time.monotonic() < ends,
         progress=lambda text, done, total: say(f"{job.target}: {text}", done, total),
     )
@@ -147,15 +149,32 @@ class _HeldOut:
         truth = job.task.truth(self._data)
         skilled = truth is not None and job.task.is_skilled(self._expected, truth)
         self._truth = truth if skilled else None  # as the gate does, see `measure.Result.drop`
+        self._all = np.arange(len(chosen))
         self._known: dict[bytes, dict[str, np.ndarray]] = {}
         self.rows = len(chosen)
 
     def drop(self, data: bytes) -> float:
         """Of accuracy against the source's, or of agreement with it where labels are of no use."""
-        outputs, task = self._outputs(data), self._job.task
+        return self._drop(self._outputs(data), self._all)
+
+    def uncertainty(self, data: bytes) -> float:
+        """Standard error of `drop`, by the jackknife: each twentieth of the rows is left out in turn. Parts are
+        neighbors, which are often alike."""
+        outputs = self._outputs(data)
+        parts = np.array_split(self._all, min(JACKKNIFE_PARTS, self.rows))
+        if len(parts) < 2:
+            return np.inf
+        drops = np.array([self._drop(outputs, np.delete(self._all, part)) for part in parts])
+        return float(np.sqrt((len(parts) - 1) * drops.var()))
+
+    def _drop(self, outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> float:
+        task = self._job.task
+        expected = {name: array[rows] for name, array in self._expected.items()}
+        outputs = {name: array[rows] for name, array in outputs.items()}
         if self._truth is None:
-            return 1 - task.agreement(self._expected, outputs)
-        return task.accuracy(self._expected, self._truth) - task.accuracy(outputs, self._truth)
+            return 1 - task.agreement(expected, outputs)
+        truth = self._truth[rows]
+        return task.accuracy(expected, truth) - task.accuracy(outputs, truth)
 
     def error(self, data: bytes) -> float:
         """Mean squared difference of the first output from the source's: chooses between equal drops."""
@@ -181,6 +200,12 @@ def _why_not(job: Job, found: Found, rows: int) -> str:
     if not drops:
         why = _reasons(asked)
         return f"{job.precision} was not possible ({why}); reached {found.precision}"
+    if min(drops) <= job.limit:
+        return (
+            f"the best {job.precision} loses {min(drops):.4f} on {rows} held-out calibration rows, which is within the "
+            f"limit of {job.limit:g} by less than a standard error; reached {found.precision}, which is well within it "
+            f"(without fallback, {job.precision} stays)"
+        )
     return (
         f"no {job.precision} of {len(asked)} candidates stayed within {job.limit:g} on {rows} held-out calibration "
         f"rows (the best lost {min(drops):.4f}); reached {found.precision}"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from converters.errors import InvalidRequest, QuantizationRefused
 from converters.quantize.base import Unit
-from converters.quantize.recipes import Recipe, ladder_from, load_recipe
+from converters.quantize.recipes import Recipe, ladder_from, load_recipe, recipes_of
 from converters.quantize.search import INT8_SHARE, search
 from converters.quantize.weights import Quantized
 
@@ -114,6 +114,40 @@ def test_a_step_that_makes_the_model_worse_is_taken_back() -> None:
 
     found = search(fake, FLOAT, drop, recipes=LADDER, limit=0.025)
     assert [each.unit.name for each in found.kept] == ["b"]
+
+
+def test_a_candidate_chosen_by_its_drop_holds_by_a_standard_error_where_one_does() -> None:
+    """Of many candidates, the first that only just holds owes it to the rows at hand."""
+    fake = twenty(a=0.05, b=0.009)
+    sure = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
+    assert [each.unit.name for each in sure.kept] == ["a"]
+    unsure = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, uncertainty=lambda data: 0.002)
+    assert [each.unit.name for each in unsure.kept] == ["a", "b"]
+    assert [each.reason.rpartition("would be ")[2] for each in unsure.kept] == ["0.0500 ± 0.0020", "0.0090 ± 0.0020"]
+
+
+def test_where_none_holds_by_a_standard_error_another_8_bit_precision_that_does_is_taken_else_the_one_that_holds() -> (
+    None
+):
+    fake = twenty(a=0.05, b=0.009)
+
+    def unsure(data: bytes) -> float:
+        return {"int8": 0.5, "int8-dynamic": 0.5, "int8-weights": weights, "fp16": 0.0}[json.loads(data)[1]]
+
+    weights = 0.0
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, uncertainty=unsure)
+    assert (found.precision, found.kept, found.holds) == ("int8-weights", (), True)
+    alone = search(fake, FLOAT, fake.drop, recipes=recipes_of("int8"), limit=0.01, uncertainty=unsure)
+    assert (alone.precision, [each.unit.name for each in alone.kept]) == ("int8", ["a"])
+    weights = 0.5
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, uncertainty=unsure)
+    assert (found.precision, [each.unit.name for each in found.kept]) == ("int8", ["a"])
+
+
+def test_a_recipe_that_holds_as_it_is_was_not_chosen_by_its_drop_and_needs_no_margin() -> None:
+    fake = twenty(a=0.009)
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, uncertainty=lambda data: 0.5)
+    assert (found.precision, found.kept) == ("int8", ())
 
 
 def test_int8_never_keeps_more_than_a_tenth_of_the_weights_in_float_and_the_next_precision_is_tried() -> None:
