@@ -212,8 +212,9 @@ def _check_rows(usable: int, rows: int, target: float, delta: float) -> None:
     if usable < needed:
         in_all = max(round(needed / (1 - TEMPERATURE_SHARE)), rows + needed - usable)
         raise TooLittleData(
-            f"{usable} of {rows} rows are left for the bound; a risk of {target:.1%} with delta {delta:g} needs at "
-            f"least {needed}, even from a model that is never wrong: give about {in_all} rows, or a higher target"
+            f"{usable} of {rows} rows can show how often trusted answers are wrong, as the others give the "
+            f"temperature. A risk of {target:.1%} with delta {delta:g} takes at least {needed} to be shown, even of a "
+            f"model that is never wrong: give about {in_all} rows, or allow a higher risk"
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.data_hints import RENAME_INPUT, cast_hint, label_hint, reshape_hint
 from converters.errors import (
     DataUnreadable,
     LabelMismatch,
@@ -109,7 +110,8 @@ def load_dataset(path: str | Path) -> Dataset:
     """Read an ``.npz``: one array for each input, by name, with ``label``, ``target``, ``group`` and ``segment.<name>``
     beside them where there are any.
 
-    Raises `DataUnreadable`. Arrays of Python objects are refused, not unpickled; so is a file whose headers declare
+    Raises `DataUnreadable`, and `WrongNames` for a segment that would be mistaken for the accuracy by class or by
+    group. Arrays of Python objects are refused, not unpickled; so is a file whose headers declare
     more than 16 GiB, before anything is allocated.
     """
     path = Path(path)
@@ -129,7 +131,14 @@ def load_dataset(path: str | Path) -> Dataset:
     known = {name: arrays.pop(name, None) for name in (LABEL, TARGET, GROUP)}
     segments = {name: arrays.pop(name) for name in list(arrays) if name.startswith(SEGMENT)}
     if not arrays:
-        raise DataUnreadable(f"{path} holds no input arrays")
+        beside = ", ".join([*(name for name, array in known.items() if array is not None), *segments])
+        raise DataUnreadable(f"{path} holds no input arrays{beside and f', but only {beside}'}")
+    for name in (LABEL, GROUP):
+        if SEGMENT + name in segments:
+            raise WrongNames(
+                f"{path}: accuracy by {name} is reported from the array {name}, for which {SEGMENT}{name} would be "
+                "mistaken; give this column another name"
+            )
     return Dataset(
         name=str(path),
         inputs=arrays,
@@ -158,6 +167,7 @@ def check_dataset(
     ``classes`` bounds the labels; ``labelled`` demands them; ``minimum`` is the fewest rows that will do.
     """
     wanted, given = {spec.name for spec in inputs}, set(data.inputs)
+    _refuse_reserved(data, wanted)
     if wanted != given:
         missing, extra = ", ".join(sorted(wanted - given)), ", ".join(sorted(given - wanted))
         raise WrongNames(
@@ -169,7 +179,7 @@ def check_dataset(
     arrays = {spec.name: _checked_array(data, spec, is_batched(inputs)) for spec in inputs}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) != 1:
-        raise WrongShape(f"{data.name}: inputs with different numbers of rows: {counts}")
+        raise WrongShape(f"{data.name}: inputs with different numbers of rows: {counts}; each row needs all of them")
     rows = next(iter(counts.values()))
     if rows < minimum:
         raise TooLittleData(f"{data.name}: {rows} rows, at least {minimum} are needed")
@@ -186,6 +196,16 @@ def check_dataset(
     )
 
 
+def _refuse_reserved(data: Dataset, wanted: set[str]) -> None:
+    """An input under a name that means something else in a file of data could not be told from that."""
+    for name in sorted(wanted):
+        if name in (LABEL, TARGET, GROUP) or name.startswith(SEGMENT):
+            raise WrongNames(
+                f"{data.name}: the model has an input called {name}, but in a file of data {LABEL}, {TARGET}, {GROUP} "
+                f"and {SEGMENT}<name> say something of the rows; {RENAME_INPUT}"
+            )
+
+
 def rows_of_shape(spec: TensorSpec, batched: bool) -> tuple[int | str, ...]:
     """The shape of one row of data for an input."""
     return spec.shape[1:] if batched else spec.shape
@@ -195,7 +215,9 @@ def _checked_array(data: Dataset, spec: TensorSpec, batched: bool) -> np.ndarray
     array, where = np.asarray(data.inputs[spec.name]), f"{data.name}: {spec.name}"
     kind = np.dtype(spec.dtype).kind
     if array.dtype.kind not in KIND.get(kind, kind):
-        raise WrongDtype(f"{where} is of dtype {array.dtype}, the model takes {spec.dtype}")
+        raise WrongDtype(
+            f"{where} is of dtype {array.dtype}, the model takes {spec.dtype}{cast_hint(array, spec.dtype)}"
+        )
     shape = rows_of_shape(spec, batched)
     if batched and array.ndim == len(shape) + 2 and array.shape[1] == 1:
         array = array[:, 0]  # whole calls of one example each, as a model with a fixed batch of 1 takes them
@@ -204,7 +226,7 @@ def _checked_array(data: Dataset, spec: TensorSpec, batched: bool) -> np.ndarray
     )
     if not fits:
         wanted = ", ".join(str(size) for size in ("rows", *shape))
-        raise WrongShape(f"{where} has shape {array.shape}, the model takes ({wanted})")
+        raise WrongShape(f"{where} has shape {array.shape}, the model takes ({wanted}){reshape_hint(array, shape)}")
     _refuse_not_finite(array, where)
     if kind in "iu" and array.size:
         limits = np.iinfo(spec.dtype)
@@ -218,20 +240,32 @@ def _checked_array(data: Dataset, spec: TensorSpec, batched: bool) -> np.ndarray
 
 def _refuse_not_finite(array: np.ndarray, where: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0]
-        raise NonFiniteData(f"{where} holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
+        bad = ~np.isfinite(array)
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        hit = int(bad.reshape(len(array), -1).any(axis=1).sum())
+        raise NonFiniteData(
+            f"{where} holds NaN or infinity, first at {first}, in {hit:,} of {len(array):,} rows; drop these rows of "
+            "every array in the file, or fill in what the device, too, puts for a missing value"
+        )
 
 
 def _checked_labels(data: Dataset, rows: int, classes: int | None) -> np.ndarray:
     labels = np.asarray(data.labels)
     where = f"{data.name}: {LABEL}"
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
-        raise LabelMismatch(f"{where} must be whole numbers of shape (rows,), not {labels.dtype} {labels.shape}")
+        raise LabelMismatch(
+            f"{where} must be whole numbers of shape (rows,), not {labels.dtype} {labels.shape}{label_hint(labels)}"
+        )
     if len(labels) != rows:
-        raise LabelMismatch(f"{where} has {len(labels)} entries for {rows} rows")
+        raise LabelMismatch(f"{where} has {len(labels)} entries for {rows} rows; each row needs one, in the same order")
     if labels.size and (labels.min() < 0 or (classes is not None and labels.max() >= classes)):
         limit = "" if classes is None else f" to {classes - 1}"
-        raise LabelMismatch(f"{where} range from {labels.min()} to {labels.max()}, the model's classes are 0{limit}")
+        outside = int(((labels < 0) | (False if classes is None else labels >= classes)).sum())
+        from_one = classes is not None and labels.min() == 1 and labels.max() == classes
+        raise LabelMismatch(
+            f"{where} range from {labels.min()} to {labels.max()}, the model's classes are 0{limit}; "
+            + ("they seem to count from 1: give label - 1" if from_one else f"{outside:,} of {rows:,} rows are of none")
+        )
     return labels.astype(np.int64)
 
 
@@ -241,7 +275,7 @@ def _checked_targets(data: Dataset, rows: int) -> np.ndarray:
     if targets.dtype.kind not in "fiub" or targets.ndim < 1:
         raise LabelMismatch(f"{where} must be numbers of shape (rows, …), not {targets.dtype} {targets.shape}")
     if len(targets) != rows:
-        raise LabelMismatch(f"{where} has {len(targets)} entries for {rows} rows")
+        raise LabelMismatch(f"{where} has {len(targets)} entries for {rows} rows; each row needs one")
     _refuse_not_finite(targets, where)
     return targets.astype(np.float64)
 

@@ -9,6 +9,7 @@ EdgeshipError
     │   ├── WrongDtype            an array's dtype cannot be used for that input
     │   ├── NonFiniteData         NaN or infinity
     │   ├── LabelMismatch         labels are missing, of another length, or not classes of this model
+    │   ├── SameRows              what is to be judged on rows was chosen on the same ones
     │   └── TooLittleData         fewer rows than the step needs
     ├── SourceError               the model that was given
     │   ├── ModelUnreadable       no such file, or not one of the format it should have
@@ -45,6 +46,7 @@ __all__ = [
     "OutputFull",
     "PickleRefused",
     "QuantizationRefused",
+    "SameRows",
     "SourceError",
     "StageFailed",
     "TooLittleData",
@@ -90,6 +92,10 @@ class NonFiniteData(DataError):
 
 class LabelMismatch(DataError):
     """Labels are missing, of another length than the inputs, or not classes of this model."""
+
+
+class SameRows(DataError):
+    """What is to be judged on these rows was chosen on them."""
 
 
 class TooLittleData(DataError):

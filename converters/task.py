@@ -180,9 +180,11 @@ def _as_asked(
     }[asked]
     if unfit:
         raise InvalidRequest(f"task {asked}: {unfit} (first output {name})")
-    known, other = ("target", data.labels) if asked == "regression" else ("label", data.targets)
-    if other is not None:
-        raise LabelMismatch(f"{data.name}: a {asked} model is measured by {known}; leave the other array out")
+    known, other, wrong = (
+        ("target", "label", data.labels) if asked == "regression" else ("label", "target", data.targets)
+    )
+    if wrong is not None and asked != "detection":
+        raise LabelMismatch(f"{data.name}: a {asked} model is measured by {known}; give that, or leave {other} out")
     return Task(
         kind=asked,
         output=name,

@@ -38,11 +38,17 @@ def warnings_of(described: Result) -> tuple[str, ...]:
             warnings.append(f"{split}: {each.used:,} of {each.rows:,} rows are used, evenly spread")
     for shared in described.shared:
         if shared.rows:
+            rows = described.splits[shared.second].rows
             warnings.append(
-                f"{shared.rows:,} of {described.splits[shared.second].rows:,} {shared.second} rows are in the "
+                f"{shared.rows:,} of {rows:,} {shared.second} rows ({_share(shared.rows, rows)}) are in the "
                 f"{shared.first} data too; what is measured on them flatters the model"
             )
         if shared.groups:
             groups = "a group is" if shared.groups == 1 else f"{shared.groups} groups are"
             warnings.append(f"{groups} in both the {shared.first} and the {shared.second} data")
     return tuple(warnings)
+
+
+def _share(part: int, whole: int) -> str:
+    """In percent, and never 0 % or 100 % of what is neither."""
+    return f"{min(max(part / whole, 0.001), 0.999 if part < whole else 1):.1%}"

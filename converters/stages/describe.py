@@ -5,8 +5,7 @@ Everything that can be refused without converting is refused here.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,22 +15,16 @@ from converters.data import LABEL, TARGET, Dataset, check_dataset, load_dataset,
 from converters.errors import CheckFailed, ConverterError, LabelMismatch
 from converters.progress import Say
 from converters.routes import refuse_unsupported
+from converters.shared_rows import Shared, refuse_same_rows, shared_rows
 from converters.sources.base import Source, is_batched
 from converters.stages.files import EDGE, answers_file, data_file
 from converters.stages.sources import SourceInfo, SourceRef, fetched, open_ref
 from converters.task import Task, TaskKind, find_task
+from converters.truth import check_truth, one_truth
 
-__all__ = ["Job", "Result", "Shared", "Split", "run"]
+__all__ = ["Job", "Result", "Split", "run"]
 
 MAX_ANSWERED_ROWS = 4096  # of calibration rows, evenly spread; the search needs no more
-# Splits that should have no row in common. Training data may well be what calibration rows are taken from.
-PAIRS = (
-    ("training", "evaluation"),
-    ("training", "confidence"),
-    ("calibration", "evaluation"),
-    ("calibration", "confidence"),
-    ("confidence", "evaluation"),
-)
 ANSWERED = ("evaluation", "calibration")  # splits that an artifact's answers are compared with the source's on
 
 
@@ -57,16 +50,6 @@ class Split:
     sha256: str
     labelled: bool
     groups: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """How many rows, and how many groups, of split ``second`` are in split ``first`` too."""
-
-    first: str
-    second: str
-    rows: int
-    groups: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +79,14 @@ def run(job: Job, say: Say) -> Result:
     checked: dict[str, Dataset] = {}
     whole: dict[str, tuple[int, str]] = {}
     answers: dict[str, dict[str, np.ndarray]] = {}
-    for index, (split, data) in enumerate(loaded.items()):
-        say(f"{split}: {data.rows:,} rows", index + 1, steps)
+    for split, data in loaded.items():
         data = check_dataset(data, info.inputs, minimum=job.minimum.get(split, 1))
         _refuse_changing_axes(data, info)
+        loaded[split] = one_truth(data, job.task)
+    if "calibration" in loaded:
+        refuse_same_rows(loaded["calibration"], loaded["evaluation"])
+    for index, (split, data) in enumerate(loaded.items()):
+        say(f"{split}: {data.rows:,} rows", index + 1, steps)
         whole[split] = data.rows, data.sha256
         data = data.take(MAX_ANSWERED_ROWS) if split == "calibration" else data
         checked[split] = data
@@ -115,8 +102,8 @@ def run(job: Job, say: Say) -> Result:
                 f"{data.name}: an edge case is judged by its array {TARGET if task.kind == 'regression' else LABEL}, "
                 + ("which outputs of such a shape cannot have" if task.metric is None else "which is missing")
             )
-        if split == "calibration" and data.targets is not None and task.kind != "regression":
-            raise LabelMismatch(f"{data.name}: holds target, but the evaluation data does not")
+        if split != "training":  # of whose rows only the inputs are used
+            check_truth(data, task, _values_a_row(info, answers.get(split), answers["evaluation"]))
         save_dataset(data, data_file(job.work, split))
         if split in answers:
             np.savez(answers_file(job.work, split), **answers[split])
@@ -141,28 +128,19 @@ def run(job: Job, say: Say) -> Result:
             for split, given in answers.items()
             if (truth := task.truth(checked[split])) is not None and not task.is_skilled(given, truth)
         ),
-        shared=tuple(each for each in _shared(checked) if each.rows or each.groups),
+        shared=shared_rows(checked),
     )
 
 
-def _shared(checked: Mapping[str, Dataset]) -> list[Shared]:
-    """Rows are compared by digest, so that a copy counts wherever it stands."""
-    digests = {split: _digests(checked[split]) for split in {each for pair in PAIRS for each in pair} & set(checked)}
-    result = []
-    for first, second in (pair for pair in PAIRS if pair[0] in digests and pair[1] in digests):
-        groups = [checked[split].groups for split in (first, second)]
-        common = 0 if groups[0] is None or groups[1] is None else len(np.intersect1d(*map(np.asarray, groups)))
-        rows = sum(digest in digests[first] for digest in _digests(checked[second], every=True))
-        result.append(Shared(first=first, second=second, rows=rows, groups=common))
-    return result
-
-
-def _digests(data: Dataset, *, every: bool = False) -> Collection[bytes]:
-    arrays = [data.inputs[name] for name in sorted(data.inputs)]
-    each = (
-        hashlib.blake2b(b"".join(a[row].tobytes() for a in arrays), digest_size=16).digest() for row in range(data.rows)
-    )
-    return list(each) if every else set(each)
+def _values_a_row(
+    info: SourceInfo, own: Mapping[str, np.ndarray] | None, evaluation: Mapping[str, np.ndarray]
+) -> int | None:
+    """Of the first output, for a split; None where only an answer would tell."""
+    first = info.outputs[0]
+    if own is None and any(isinstance(size, str) for size in first.shape[1:]):
+        return None
+    values = (evaluation if own is None else own)[first.name]
+    return int(values.size // max(1, len(values)))
 
 
 def _refusal(source: Source, target: str) -> str:

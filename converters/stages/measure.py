@@ -180,7 +180,11 @@ def _confidence(job: Job, engine: Engine, missing: list[str]) -> Chosen | None:
             missing.append("temperature and threshold: they need --confidence, or a labelled calibration file")
             return None
         data = calibration.at(split_rows(calibration, CALIBRATION_SHARES)[2])
-        more = f". These are the {CALIBRATION_SHARES[2]:.0%} of the {calibration.rows:,} calibration rows that nothing " 
+        more = (
+            f". Without --confidence these rows are the {CALIBRATION_SHARES[2]:.0%} of the calibration rows that are "
+            "kept for this: give --confidence a labelled file of so many rows, or "
+            f"{1 / CALIBRATION_SHARES[2]:.0f} times as many labelled rows to --calibration"
+        )
     if data.labels is None:
         missing.append(f"temperature and threshold: {data.name} has no array named {LABEL}")
         return None
@@ -188,7 +192,7 @@ def _confidence(job: Job, engine: Engine, missing: list[str]) -> Chosen | None:
     try:
         return choose(logits.reshape(len(logits), -1), data, job.rule, probabilities=job.task.probabilities)
     except TooLittleData as error:
-        missing.append(f"temperature and threshold: {error}")
+        missing.append(f"temperature and threshold: {error}{more}")
         return None
 
 

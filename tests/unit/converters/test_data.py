@@ -41,12 +41,19 @@ BAD = [
     (given(X[:, :3]), WrongShape, r"has shape \(6, 3, 2\)"),
     (given(X.astype("U1")), WrongDtype, "dtype <U1"),
     (given(X.astype(np.complex64)), WrongDtype, "complex64"),
-    (given(poisoned(np.nan)), NonFiniteData, r"NaN or infinity, first at \(3, 1, 1\)"),
+    (given(poisoned(np.nan)), NonFiniteData, r"NaN or infinity, first at \(3, 1, 1\), in 1 of 6 rows; drop these rows"),
     (given(poisoned(np.inf)), NonFiniteData, "NaN or infinity"),
     (given(y=Y[:5]), LabelMismatch, "5 entries for 6 rows"),
-    (given(y=Y + 1), LabelMismatch, "range from 1 to 3, the model's classes are 0 to 2"),
-    (given(y=Y - 1), LabelMismatch, "range from -1"),
-    (given(y=Y.astype(float)), LabelMismatch, "whole numbers"),
+    (given(y=Y + 1), LabelMismatch, "range from 1 to 3, the model's classes are 0 to 2; .* give label - 1"),
+    (given(y=Y - 1), LabelMismatch, "range from -1 to 1, .* 2 of 6 rows are of none"),
+    (given(y=Y.astype(float)), LabelMismatch, r"whole numbers .* give label\.astype\(np\.int64\)"),
+    (given(y=Y[:, None]), LabelMismatch, r"whole numbers .* give label\.ravel\(\)"),
+    (given(y=Y + 0.5), LabelMismatch, "whole numbers .* values to be predicted go under the name target"),
+    (given(y=np.eye(3)[Y]), LabelMismatch, r"they are one-hot, so give label\.argmax\(axis=1\)"),
+    (given(y=Y.astype("U1")), LabelMismatch, "the place of each text in the order of the model's outputs"),
+    (given(y=np.int64(1)), LabelMismatch, "whole numbers"),
+    (given(X[0]), WrongShape, r"if this is one row, give array\[np\.newaxis\]"),
+    (given(X.swapaxes(1, 2)), WrongShape, r"in another order: array\.transpose\(0, 2, 1\)"),
     (given(y=None), LabelMismatch, "no array named 'label'"),
     (given(X[:3], Y[:3]), TooLittleData, "3 rows, at least 4"),
 ]
@@ -59,6 +66,31 @@ def test_bad_data_is_refused_with_the_file_and_the_key(data: Dataset, error: typ
     with pytest.raises(error, match=message) as raised:
         check_dataset(data, INPUTS, classes=3, minimum=4, labelled=True)
     assert str(raised.value).startswith("e.npz: ")
+
+
+def test_whole_floats_for_a_model_of_whole_numbers_come_with_the_cast() -> None:
+    ids = (TensorSpec(name="ids", dtype="int64", shape=("batch", 4)),)
+    for values, said in (
+        (np.ones((6, 4)), r"give \.astype\('int64'\)"),
+        (np.full((6, 4), 0.5), "not all values are whole"),
+    ):
+        with pytest.raises(WrongDtype, match=said):
+            check_dataset(Dataset(name="e.npz", inputs={"ids": values}), ids)
+
+
+@pytest.mark.parametrize("name", ["label", "target", "group", "segment.time"])
+def test_an_input_called_as_what_is_said_of_rows_has_to_be_renamed(name: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", **{name: X, "window": X})
+    inputs = (*INPUTS, TensorSpec(name=name, dtype="float32", shape=("batch", 4, 2)))
+    with pytest.raises(WrongNames, match=rf"an input called {name}, .* rename the input in the model"):
+        check_dataset(load_dataset(tmp_path / "e.npz"), inputs)
+
+
+@pytest.mark.parametrize("name", ["label", "group"])
+def test_a_segment_that_would_be_mistaken_for_a_built_in_one_is_refused(name: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", **{"window": X, "label": Y, f"segment.{name}": Y})
+    with pytest.raises(WrongNames, match=rf"segment\.{name} would be mistaken; give this column another"):
+        load_dataset(tmp_path / "e.npz")
 
 
 def test_good_data_comes_back_in_the_models_dtype() -> None:

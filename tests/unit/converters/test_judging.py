@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters import Dataset, Description, Outcome, Request, read_report, run
-from converters.errors import InvalidRequest, LabelMismatch, StageFailed
+from converters.errors import InvalidRequest, LabelMismatch, SameRows, StageFailed
 from converters.report import Row
 from converters.rows import without_twins
 from converters.runner import InProcess
@@ -148,6 +148,54 @@ def test_a_column_of_too_many_values_is_said_to_be_no_segmentation(model: Path, 
     devices = replace(rows(200, 1), segments={"device": np.arange(200) // 4})
     made = convert(model, tmp_path / "o", evaluation=devices, precisions=("fp32",))
     assert any("accuracy by device: 50 different values" in each for each in made.report.absent)
+
+
+def test_more_segments_than_a_bundle_holds_cost_a_column_and_not_the_bundle(model: Path, tmp_path: Path) -> None:
+    columns = {f"column-{index}": np.arange(200) % 32 for index in range(9)}
+    made = convert(model, tmp_path / "o", evaluation=replace(rows(200, 1), segments=columns), precisions=("fp32",))
+    assert made.bundle is not None
+    assert len(made.bundle.manifest.segments) == 7 * 32 + CLASSES
+    assert sum("a bundle holds 256 segments" in each for each in made.report.absent) == 2
+
+
+def test_labels_and_targets_in_one_file_are_refused_until_the_task_says_which_are_meant(
+    model: Path, tmp_path: Path
+) -> None:
+    both = replace(rows(200, 1), targets=answers(rows(200, 1).inputs["x"]))
+    given = {"evaluation": both, "precisions": ("fp32",), "calibration": None}
+    with pytest.raises(LabelMismatch, match=r"holds both label and target, .* say which with --task"):
+        convert(model, tmp_path / "o", **given)
+    for task, metric in (("classification", "accuracy"), ("regression", "r2")):
+        (row,) = convert(model, tmp_path / task, task=task, **given).report.artifacts
+        assert (row.metric, row.source_accuracy) == (metric, pytest.approx(1.0))
+
+
+def test_what_is_known_of_other_rows_must_be_what_the_model_is_measured_by(model: Path, tmp_path: Path) -> None:
+    labels, targets = rows(200, 2), replace(rows(200, 2), labels=None, targets=answers(rows(200, 2).inputs["x"]))
+    judged_by = {"target": replace(rows(200, 1), labels=None, targets=answers(rows(200, 1).inputs["x"]))}
+    judged_by["label"] = rows(200, 1)
+    for given, taken, other in (("label", "target", labels), ("target", "label", targets)):
+        for split in ("calibration", "confidence"):
+            with pytest.raises(LabelMismatch, match=rf"holds {given}, but .* which is measured by {taken}"):
+                convert(model, tmp_path / "o", evaluation=judged_by[taken], **{split: other})
+    narrow = replace(targets, targets=np.zeros(200))
+    with pytest.raises(LabelMismatch, match=r"target has shape \(200,\), which is not the 4 values a row"):
+        convert(model, tmp_path / "o", evaluation=judged_by["target"], calibration=narrow)
+
+
+def test_calibration_on_the_rows_of_the_evaluation_is_refused_in_any_order(model: Path, tmp_path: Path) -> None:
+    same = rows(200, 1)
+    for calibration in (same, same.at(np.arange(200)[::-1]), replace(same, labels=None)):
+        with pytest.raises(SameRows, match=r"the same 200 rows, .* Split them before"):
+            convert(model, tmp_path / "o", calibration=calibration)
+
+
+def test_too_few_rows_for_a_threshold_are_said_in_a_sentence_with_what_to_give(model: Path, tmp_path: Path) -> None:
+    made = convert(model, tmp_path / "o", calibration=rows(100, 2), precisions=("fp32",))
+    (said,) = (each for each in made.report.absent if each.startswith("temperature and threshold"))
+    assert "20 of 25 rows can show how often trusted answers are wrong" in said
+    assert "give about 56 rows, or allow a higher risk. Without --confidence these rows are the 25%" in said
+    assert "or 4 times as many labelled rows to --calibration" in said
 
 
 def test_a_quantized_file_has_no_fp32_one_and_does_not_become_another_precision_unasked(

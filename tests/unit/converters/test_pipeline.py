@@ -282,4 +282,6 @@ def test_a_full_disk_is_a_named_error_and_leaves_nothing(
 def test_rows_that_evaluation_shares_with_calibration_are_counted_and_said(source: KerasSource, tmp_path: Path) -> None:
     both = dataset(300, 2)
     made = run(quick(source, tmp_path / "o", evaluation=both, calibration=both.at(np.arange(250))))
-    assert any("250 of 300 evaluation rows are in the calibration data too" in each for each in made.report.warnings)
+    assert any(
+        "250 of 300 evaluation rows (83.3%) are in the calibration data too" in each for each in made.report.warnings
+    )

@@ -49,7 +49,7 @@ def forest() -> tuple[Any, Dataset]:
 def asked(kind: str, sources: Kinds, forest: tuple[Any, Dataset], out: Path, targets: tuple[str, ...]) -> Request:
     if kind == "sklearn":
         source, rows = forest
-        return request_of(source, out, evaluation=rows, calibration=rows, confidence=None, targets=targets,
+        return request_of(source, out, evaluation=rows, calibration=None, confidence=None, targets=targets,
                           precisions=("fp32",), labels=(), max_accuracy_drop=0.01)  # fmt: skip
     source = sources[kind]
     name = source.inputs[0].name
