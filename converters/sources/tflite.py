@@ -113,8 +113,8 @@ class TfliteSource(Signed):
         return last_squashing(str(self._outputs[self.outputs[0].name]["index"]), producer)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs for rows of inputs, by LiteRT without delegates, one row at a time, in order."""
-        interpreter = self._interpreter(Path(self.name))
+        """Outputs for rows of inputs, by LiteRT with the kernels that a device uses, one row at a time, in order."""
+        interpreter = self._interpreter(Path(self.name), as_on_device=True)
         shapes = {name: tuple(detail["shape"]) for name, detail in self._inputs.items()}
 
         def call(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -132,15 +132,18 @@ class TfliteSource(Signed):
         with quiet(f"running {self.name}"):
             return run_rows(call, self._signature, inputs, chunk=1)
 
-    def _interpreter(self, path: Path) -> Any:
-        """Always of bytes: LiteRT's CompiledModel was seen to crash, hang or take 13 GB on a truncated file."""
+    def _interpreter(self, path: Path, *, as_on_device: bool = False) -> Any:
+        """Always of bytes: LiteRT's CompiledModel was seen to crash, hang or take 13 GB on a truncated file. The
+        default delegate (XNNPACK), whose kernels round in their own way, only where answers are wanted."""
         litert = load_tool("ai_edge_litert.interpreter")
         try:
             with quiet("loading into LiteRT"):
                 interpreter = litert.Interpreter(
                     model_content=self.data,
                     num_threads=1,
-                    experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                    experimental_op_resolver_type=litert.OpResolverType.AUTO
+                    if as_on_device
+                    else litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
                 )
                 interpreter.allocate_tensors()
                 return interpreter
