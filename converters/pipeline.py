@@ -29,7 +29,7 @@ from converters.progress import Say, unheard
 from converters.reference import check_features, default_features
 from converters.report import REPORT_FILE, Report, Row, write_report
 from converters.request import Request, check_request, needs_calibration
-from converters.rows import failed, judged, with_float, with_quantized, without_twins
+from converters.rows import UNTIMED, failed, judged, with_cost_notes, with_float, with_quantized, without_twins
 from converters.runner import InProcess, Runner, Subprocesses
 from converters.stages import describe, floats, latency, measure, memory, quantize
 from converters.stages.files import EDGE, given_file, make_folders
@@ -98,7 +98,7 @@ class _Conversion:
         self._work = work
         self._folder = folder
         self._clock = clock
-        self._steps = _Steps(say, 2 + len(request.targets) * (1 + 2 * len(request.precisions)))
+        self._steps = _Steps(say, 3 + len(request.targets) * (1 + 2 * len(request.precisions)))
         self._isolated = Subprocesses(work)
         self._measured: dict[str, measure.Result] = {}
         self._profile = None if request.profile is None else load_profile(request.profile)
@@ -124,7 +124,7 @@ class _Conversion:
             rows = self._rows(described)
         finally:
             forget(ref)
-        rows = self._timed(rows, described)
+        rows = with_cost_notes(self._timed(rows, described))
         return self._written(rows, described, time.monotonic() - started)
 
     # -- stages ------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ class _Conversion:
         except OutputError:
             raise
         except ConverterError as error:
-            rows = [replace(row, notes=(*row.notes, f"latency was not measured: {error}")) for row in rows]
+            rows = [replace(row, notes=(*row.notes, f"{UNTIMED}{error}")) for row in rows]
         return [self._with_cost(row, timed, described) if row.status == "ok" else row for row in rows]
 
     def _with_cost(self, row: Row, timed: Mapping[str, latency.Latency], described: describe.Result) -> Row:
@@ -363,5 +363,6 @@ class _Steps:
             self._done += steps
 
     def inside(self, text: str, done: int, total: int) -> None:
+        """What has no count of its own (an installation, say) goes on as such: a log prints it beside the steps."""
         with self._lock:
-            self._say(text, max(0, min(self._done, self._total) - 1), self._total)
+            self._say(text, max(0, min(self._done, self._total) - 1), self._total if total else 0)

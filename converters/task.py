@@ -27,12 +27,14 @@ import numpy as np
 
 from converters.data import Dataset
 from converters.errors import InvalidRequest, LabelMismatch
+from converters.parity import r_squared, varies
 from converters.sources.base import is_batched
 from edge_runtime.bundle import TensorSpec
 from edge_runtime.bundle.manifest import Metric
 
-__all__ = ["Task", "TaskKind", "are_probabilities", "decisions", "find_task"]
+__all__ = ["LEAST_R2", "Task", "TaskKind", "are_probabilities", "decisions", "find_task"]
 
+LEAST_R2 = 0.9  # of an output that decides nothing: with less it says something else than the source's
 SUM_TOLERANCE = 1e-2  # half-precision rows of many classes still sum to one within it
 TaskKind = Literal["classification", "binary", "regression", "detection"]
 Arrays = Mapping[str, np.ndarray]
@@ -66,7 +68,7 @@ class Task:
         """Accuracy (or R²) of outputs ``(rows, …)`` against labels ``(rows,)`` or targets ``(rows, …)``."""
         first = outputs[self.output]
         if self.kind == "regression":
-            return _r2(truth.reshape(len(truth), -1), first.reshape(len(first), -1))
+            return r_squared(truth.reshape(len(truth), -1), first.reshape(len(first), -1))
         return float(self.correct(outputs, truth).mean())
 
     def correct(self, outputs: Arrays, truth: np.ndarray) -> np.ndarray:
@@ -96,7 +98,22 @@ class Task:
             return _same_answers(left[:, 0], right[:, 0], self.border)
         if self.kind == "detection":
             return float(np.mean([_same_answers(expected[name], actual[name], self.border) for name in expected]))
-        return _r2(left, right)
+        return r_squared(left, right)
+
+    def others(self, expected: Arrays, actual: Arrays) -> dict[str, float]:
+        """R² against the source of each output that decides nothing, and so counts neither for accuracy nor for
+        agreement. Without those that hardly vary, of which it says nothing."""
+        if self.kind == "detection":  # decided by all outputs
+            return {}
+        return {
+            name: r_squared(_by_row(values), _by_row(actual[name].reshape(values.shape)))
+            for name, values in expected.items()
+            if name != self.output and varies(values)
+        }
+
+
+def _by_row(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
 
 
 def decisions(outputs: np.ndarray) -> np.ndarray:
@@ -210,20 +227,3 @@ def are_probabilities(values: np.ndarray) -> bool:
     rows = values.astype(np.float64)
     rows = rows[np.isfinite(rows).all(axis=1)]
     return bool(len(rows) and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
-
-
-def _r2(expected: np.ndarray, actual: np.ndarray) -> float:
-    """1 − squared error / variance over all columns together, ``(rows, columns)`` each; at least 0.
-
-    Entries that are not finite on one side count as not explained at all; those that are the same infinity, or NaN, on
-    both sides agree.
-    """
-    left, right = expected.astype(np.float64), actual.astype(np.float64)
-    usable = np.isfinite(left) & np.isfinite(right)
-    same = ~usable & ((left == right) | (np.isnan(left) & np.isnan(right)))
-    left, right = np.where(usable, left, 0.0), np.where(usable, right, 0.0)
-    means = left.sum(axis=0) / np.maximum(usable.sum(axis=0), 1)
-    spread = float((np.where(usable, left - means, 0.0) ** 2).sum())
-    error = float(((left - right) ** 2).sum())
-    explained = float(error == 0) if spread == 0 else max(0.0, 1 - error / spread)
-    return explained * float((usable | same).mean())

@@ -61,7 +61,7 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """``accuracy`` and ``source_accuracy`` are None without labels. ``skilled``: the source is better than a constant
-    answer on these rows. ``missing`` says what is absent, and why; ``notes`` what else to know of the artifact."""
+    answer on these rows. ``others`` is the R² of each further output. ``missing`` says what is absent, and why."""
 
     rows: int
     accuracy: float | None
@@ -82,7 +82,7 @@ class Result:
     segments: tuple[Part, ...]
     edge_cases: tuple[Part, ...]
     missing: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    others: Mapping[str, float]
 
     @property
     def drop(self) -> float:
@@ -144,22 +144,8 @@ def run(job: Job, say: Say) -> Result:
         segments=() if truth is None else _segments(job, evaluation, outputs, truth, missing),
         edge_cases=tuple(_edge_case(job, engine, name) for name in job.edge_cases),
         missing=tuple(missing),
-        notes=_other_outputs(task, expected, outputs),
+        others=task.others(expected, outputs),
     )
-
-
-def _other_outputs(
-    task: Task, expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
-) -> tuple[str, ...]:
-    """How near each output is that no decision is taken from: the gate does not see them."""
-    if task.kind == "detection":  # decided by all outputs
-        return ()
-    agreements = {
-        name: Task(kind="regression", output=name).agreement(expected, outputs)
-        for name in expected
-        if name != task.output
-    }
-    return tuple(f"output {name}: R² {value:.4f} against the source" for name, value in agreements.items())
 
 
 def _needed(work: str, split: str) -> Dataset:

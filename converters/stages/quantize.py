@@ -24,7 +24,7 @@ from converters.splitting import split_rows
 from converters.stages.files import model_file, read_answers, read_data
 from converters.stages.measure import CALIBRATION_SHARES
 from converters.stages.sources import SourceInfo
-from converters.task import Task
+from converters.task import LEAST_R2, Task
 from edge_runtime.bundle import KeptFloat
 from edge_runtime.bundle.manifest import Precision, Target
 
@@ -84,7 +84,7 @@ def run(job: Job, say: Say) -> Result:
     parts = split_rows(calibration, CALIBRATION_SHARES)
     if read_data(job.work, "confidence") is not None or calibration.labels is None:
         parts = (parts[0], np.sort(np.concatenate(parts[1:])))
-    say(f"{job.target} {job.precision}: reading the float model", 0, 0)
+    say(f"{job.target} {job.precision}: reading the float model", 0, 1)
     ranges = calibration.at(parts[0]).take(MAX_RANGE_ROWS)
     batched = is_batched(job.info.inputs)
     quantizer = open_quantizer(
@@ -172,9 +172,12 @@ class _HeldOut:
         expected = {name: array[rows] for name, array in self._expected.items()}
         outputs = {name: array[rows] for name, array in outputs.items()}
         if self._truth is None:
-            return 1 - task.agreement(expected, outputs)
-        truth = self._truth[rows]
-        return task.accuracy(expected, truth) - task.accuracy(outputs, truth)
+            drop = 1 - task.agreement(expected, outputs)
+        else:
+            truth = self._truth[rows]
+            drop = task.accuracy(expected, truth) - task.accuracy(outputs, truth)
+        # An output that decides nothing counts once it says something else: the gate refuses it then.
+        return max([drop, *(1 - value for value in task.others(expected, outputs).values() if value < LEAST_R2)])
 
     def error(self, data: bytes) -> float:
         """Mean squared difference of the first output from the source's: chooses between equal drops."""

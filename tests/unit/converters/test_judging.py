@@ -15,10 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from converters import Dataset, Description, Outcome, Request, read_report, run
 from converters.errors import InvalidRequest, LabelMismatch, SameRows, StageFailed
 from converters.report import Row
-from converters.rows import without_twins
+from converters.rows import with_cost_notes, without_twins
 from converters.runner import InProcess
 from converters.stages import verify
 from converters.stages.sources import SourceRef
+from converters.task import Task
 from edge_runtime.bundle import open_bundle
 from edge_runtime.errors import EdgeshipError
 
@@ -144,6 +145,39 @@ def test_outputs_that_no_decision_is_taken_from_are_measured_too(tmp_path: Path)
     assert 0.9 < float(note.split()[3]) <= 1
 
 
+def test_an_output_that_decides_nothing_may_not_be_lost(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes by a large column, a size by a small one: one scale for both columns leaves nothing of the size."""
+    large, small = np.zeros((2, COLUMNS, CLASSES), np.float32)
+    large[0], small = np.arange(CLASSES) - 1.5, np.eye(COLUMNS, 1, -1, np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "large"], ["y"]), helper.make_node("MatMul", ["x", "small"], ["size"])],
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", COLUMNS])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n]) for name, n in (("y", CLASSES), ("size", 1))],
+        [numpy_helper.from_array(large, "large"), numpy_helper.from_array(small, "small")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "two.onnx"
+    )
+    given = {}
+    for seed, split in enumerate(("evaluation", "calibration")):
+        data = replace(rows(200, seed), labels=None)
+        given[split] = replace(data, inputs={"x": data.inputs["x"] * np.eye(1, COLUMNS, dtype=np.float32) * 1000 +
+                                             data.inputs["x"]})  # fmt: skip
+    (row,) = convert(tmp_path / "two.onnx", tmp_path / "o", **given).report.artifacts
+    assert (row.status, row.precision) == ("ok", "fp16"), "no 8-bit weights are worth their scales here"
+    assert any("output size: R² 0.99" in each or "output size: R² 1.0" in each for each in row.notes)
+    monkeypatch.setattr(Task, "others", lambda self, expected, actual: {"size": 0.8999})
+    (row,) = convert(model, tmp_path / "p", precisions=("fp32",)).report.artifacts
+    assert row.status == "failed_gate"
+    assert row.reason is not None
+    assert row.reason.startswith(
+        "output size has R² 0.8999 against the source on 200 evaluation rows, less than the 0.9"
+    )
+
+
 def test_a_column_of_too_many_values_is_said_to_be_no_segmentation(model: Path, tmp_path: Path) -> None:
     devices = replace(rows(200, 1), segments={"device": np.arange(200) // 4})
     made = convert(model, tmp_path / "o", evaluation=devices, precisions=("fp32",))
@@ -211,6 +245,35 @@ def test_a_quantized_file_has_no_fp32_one_and_does_not_become_another_precision_
     (row,) = convert(finished, tmp_path / "q", precisions=("int8-weights",), fallback=False).report.artifacts
     assert row.status == "refused"
     assert "the source is int8 already" in (row.reason or "")
+
+
+TIMED = Row(target="onnx", asked="fp32", precision="fp32", status="ok", bytes=5000, source_bytes=5000, p50_us=50.0,
+            p50_aa_ratio=1.1)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bytes": 6000}, ["no smaller than fp32 (6,000 bytes beside 5,000)"]),
+        ({"bytes": 5000}, ["no smaller than fp32"]),
+        ({"p50_us": 56.0}, ["slower here than fp32 (56 µs beside 50, more than the factor of 1.10 that is noise)"]),
+        ({"p50_us": 56.0, "p50_aa_ratio": 1.2}, []),
+        ({"p50_us": 54.0}, []),
+        ({"p50_us": None}, []),
+        ({"p50_us": 500.0, "target": "tflite"}, []),
+        ({"bytes": 6000, "p50_us": 500.0}, ["no smaller", "slower here"]),
+        ({"bytes": 6000, "status": "failed_gate"}, []),
+        ({"target": "coreml", "p50_us": None}, ["latency was not measured: no Core ML engine"]),
+    ],
+)
+def test_an_artifact_that_costs_no_less_than_fp32_says_so_and_why_but_for_noise(
+    changes: dict[str, Any], said: list[str]
+) -> None:
+    row = replace(TIMED, **({"asked": "int8", "precision": "int8", "bytes": 4000, "p50_aa_ratio": 1.0} | changes))
+    full, made = with_cost_notes([TIMED, row])
+    assert full.notes == ()
+    assert len(made.notes) == len(said)
+    assert all(note.startswith(start) for note, start in zip(made.notes, said, strict=True))
 
 
 def test_of_two_artifacts_of_one_precision_the_one_that_was_asked_for_stays() -> None:

@@ -132,6 +132,7 @@ def test_progress_names_every_step_and_counts_to_the_end(source: KerasSource, tm
     counts = [done for _, done, _ in steps]
     assert counts == sorted(counts)
     assert counts[-1] == steps[0][2] - 1
+    assert [done for text, done, _ in steps if text in ("measuring latency", "writing the bundle")] == [4, 5]
     assert any("measuring onnx fp32" in text for text, _, _ in steps)
 
 
@@ -219,6 +220,15 @@ def test_a_float_conversion_that_differs_from_its_source_is_refused() -> None:
         refuse_wrong_float("onnx fp32", expected, {"logits": expected["logits"] + 0.5})
     with pytest.raises(CheckFailed, match="2 of 4 values of output logits are finite"):
         refuse_wrong_float("onnx fp32", expected, {"logits": np.array([[1.0, np.nan], [np.inf, 4.0]])})
+
+
+def test_zeros_are_no_conversion_of_very_small_outputs() -> None:
+    expected = {"density": np.random.default_rng(0).normal(size=(20, 2)) * 1e-5}
+    refuse_wrong_float("onnx fp32", expected, {"density": expected["density"] * 1.0001})
+    with pytest.raises(CheckFailed, match=r"output density explains 0\.0000 of the variance"):
+        refuse_wrong_float("onnx fp32", expected, {"density": np.zeros((20, 2))})
+    constant = {"density": np.full((20, 2), 1e-5)}
+    refuse_wrong_float("onnx fp32", constant, {"density": np.full((20, 2), 1.01e-5)})
 
 
 def test_a_wrong_output_is_not_hidden_by_a_larger_one() -> None:
