@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from converters.html_parts import Markup, Wide, listing, number, table, terms, text
 from converters.html_plot import drop_plot
 from converters.report import Report, Row
+from converters.rows import UNTIMED
 
 __all__ = ["HTML_FILE", "html_report"]
 
@@ -126,9 +127,8 @@ def _artifact(row: Row) -> tuple[object, ...]:
 
 
 def _why_no_latency(row: Row) -> str:
-    if row.status == "ok" and row.target == "coreml":
-        return "not measured: no Core ML engine on this system"
-    return "not measured"
+    reasons = [note.removeprefix(UNTIMED) for note in row.notes if note.startswith(UNTIMED)]
+    return ": ".join(("not measured", *reasons[:1]))
 
 
 def _is_r2(report: Report) -> bool:

@@ -50,7 +50,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
         made.add_column(heading, no_wrap=heading != headings[-1], overflow="fold", min_width=6)
     for row in rows:

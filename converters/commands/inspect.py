@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{artifact.target} {artifact.precision}",
             f"{artifact.bytes:,}",
             number(artifact.measured.accuracy, ".4f"),
+            number(artifact.measured.source_accuracy, ".4f"),
             number(artifact.measured.decision_agreement, ".4f"),
             number(artifact.measured.latency_p50_us, ".0f"),
             "none"
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for artifact in manifest.artifacts
     ]
-    table(("artifact", "bytes", "accuracy", "agreement", "p50 µs", "τ"), rows)
+    metric = "R²" if any(artifact.measured.metric == "r2" for artifact in manifest.artifacts) else "accuracy"
+    table(("artifact", "bytes", metric, "source", "agreement", "p50 µs", "τ"), rows)
     for artifact in manifest.artifacts:
         kind = f"{artifact.target} {artifact.precision}"
         if artifact.precision != "fp32":

@@ -159,6 +159,8 @@ def axes_of(given: list[str]) -> Mapping[str, int]:
 
 
 def _show(report: Report, out: Path) -> None:
+    from converters.rows import cost_notes
+
     source = report.source
     print(
         f"{report.name} release {report.release}: {source.kind} source, {source.parameters:,} parameters, {report.task}"
@@ -173,11 +175,12 @@ def _show(report: Report, out: Path) -> None:
                 number(row.bytes, ","),
                 number(share, ".0%"),
                 number(row.accuracy, ".4f"),
+                number(row.source_accuracy, ".4f"),
                 number(row.decision_agreement, ".4f"),
                 number(row.p50_us, ".0f"),
             )
         )
-    table(("artifact", "status", "bytes", "of fp32", report_metric(report), "agreement", "p50 µs"), rows)
+    table(("artifact", "status", "bytes", "of fp32", report_metric(report), "source", "agreement", "p50 µs"), rows)
     for row in report.artifacts:
         if row.reason:
             print(f"{row.target} {row.asked}: {row.reason}")
@@ -185,6 +188,8 @@ def _show(report: Report, out: Path) -> None:
             print(f"{row.target} {row.precision}, in float: {', '.join(row.float_operators) or 'nothing'}")
         for kept in row.kept_float:
             print(f"  {kept.unit} left in float: {kept.reason}")
+        for note in cost_notes(row, report.artifacts):
+            print(f"{row.target} {row.precision}: {note}")
     for text in report.absent:
         print(f"not in the bundle: {text}")
     for text in report.warnings:

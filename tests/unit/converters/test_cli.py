@@ -65,9 +65,14 @@ def test_run_inspect_and_verify_follow_each_other(
     assert "waves release 4: keras source" in text
     assert "onnx int8, in float: " in text
     assert "…" not in text
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (row,) = report["artifacts"]
+    both = [f"{row['accuracy']:.4f}", f"{row['source_accuracy']:.4f}"]
+    (line,) = (line.split() for line in text.splitlines() if line.strip().startswith("onnx int8 "))
+    assert line[5:7] == both
+    assert max(map(len, text[: text.index("in float")].splitlines())) <= 80
     assert "measuring onnx int8" in progress
     bundle = tmp_path / "out" / "waves-4.bundle"
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["artifacts"][0]["precision"], report["artifacts"][0]["status"]) == ("int8", "ok")
     assert report["artifacts"][0]["edge_cases"][0]["accuracy"] == report["artifacts"][0]["accuracy"]
 
@@ -76,10 +81,14 @@ def test_run_inspect_and_verify_follow_each_other(
     assert not shown["signed"]
     assert shown["manifest"]["inputs"][0]["range"] == [-10000.0, 20000.0]
     assert shown["manifest"]["labels"] == ["slow", "medium", "fast"]
+    measured = shown["manifest"]["artifacts"][0]["measured"]
+    assert measured["source_accuracy"] == pytest.approx(row["source_accuracy"], abs=1e-6)
     assert main(["inspect", str(bundle)]) == 0
     text = capfd.readouterr().out
     for words in ("waves release 4", "onnx int8", "unsigned", shown["sha256"]):
         assert words in text
+    (line,) = (line.split() for line in text.splitlines() if line.strip().startswith("onnx int8 "))
+    assert line[3:5] == both
     assert main(["inspect", str(bundle), "--card"]) == 0
     assert "How fast a wave is." in capfd.readouterr().out
 

@@ -11,6 +11,7 @@ import pytest
 from converters.html_report import html_report
 from converters.quantize.found import Tried
 from converters.report import Report, Row
+from converters.rows import cost_notes
 from converters.stages.choosing import Chosen
 from converters.stages.sources import SourceInfo
 from edge_runtime.bundle import KeptFloat
@@ -44,7 +45,8 @@ INT8 = replace(
         for recipe, error, chosen in (("first", 0.031, False), ("second", 0.017, True))
     ),
 )  # fmt: skip
-COREML = replace(INT8, target="coreml", p50_us=None, p50_aa_ratio=None, peak_memory_bytes=None, candidates=())
+UNTIMED = replace(INT8, target="coreml", p50_us=None, p50_aa_ratio=None, peak_memory_bytes=None, candidates=())
+COREML = replace(UNTIMED, notes=cost_notes(UNTIMED, ()))
 LOST = replace(INT8, target="tflite", status="failed_gate", drop=0.2, accuracy=0.7, reason="loses", candidates=())
 REFUSED = Row(target="tflite", asked="fp32", precision="fp32", status="refused", reason="UnsupportedOperator: If")
 REPORT = Report(
@@ -157,7 +159,7 @@ def test_words_that_need_it_are_explained_where_they_stand(page: Page) -> None:
 
 def test_a_latency_that_is_missing_has_its_reason_in_its_place(page: Page) -> None:
     wide = [data for tag, data in page.texts if tag == "td" and data.startswith("not measured")]
-    assert wide == ["not measured: no Core ML engine on this system"]
+    assert wide == ["not measured: no Core ML engine is used here, but a reference evaluator"]
 
 
 def test_the_candidate_that_was_chosen_is_marked_and_what_decided_is_beside_it(page: Page) -> None:
