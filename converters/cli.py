@@ -1,8 +1,9 @@
 """``edgeship-convert``: convert a trained model into a bundle, distil one, look into a bundle, verify it.
 
-Exit codes: 0 done, and everything asked for is in the bundle; 1 a named error, on standard error, and nothing written;
-2 wrong usage; 3 some of what was asked for is not in the bundle, or does not verify (the report says why); 4 none of it
-is, and only the report was written; 130 interrupted.
+Exit codes: 0 done, and everything asked for is in the bundle; 1 a named error of data, model, tool or disk, on standard
+error, and nothing written; 2 wrong usage: an option that is missing, does not exist or cannot have this value, on the
+command line or in a recipe; 3 some of what was asked for is not in the bundle, or does not verify (the report says
+why); 4 none of it is, and only the report was written; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,17 +16,23 @@ import sys
 from collections.abc import Sequence
 
 from converters.commands import distill, inspect, matrix, run, verify
-from edge_runtime.bundle.errors import EdgeshipError
+from converters.errors import InvalidRequest
+from edge_runtime.bundle.errors import EdgeshipError, InvalidName
+from edge_runtime.errors import ConfigurationError
 
 __all__ = ["main"]
 
 COMMANDS = (run, distill, inspect, verify, matrix)
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+USAGE = (InvalidRequest, InvalidName, ConfigurationError)  # what changing the command or the recipe mends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="edgeship-convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="edgeship-convert",
+        description=(__doc__ or "").replace("`", ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -40,18 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(arguments, "json", False):
             print(json.dumps({"error": name, "message": str(error)}))
         print(f"error: {name}: {error}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE if isinstance(error, USAGE) else EXIT_ERROR
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("converters", "devices", "edge_runtime"):
             raise
         print(f"error: ToolMissing: {error}; install the extra: pip install 'edgeship[convert]'", file=sys.stderr)
-        return 1
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return EXIT_ERROR
     return int(code or 0)
 
 

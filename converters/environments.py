@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,12 +36,9 @@ READY = "edgeship-environment.json"  # written last, so a folder without it is o
 HOME = "EDGESHIP_HOME"
 PIP_ARGS = "EDGESHIP_PIP_ARGS"
 TAIL = 12  # lines of pip's output that an error carries
-STEPS = (
-    "Collecting ",
-    "Downloading ",
-    "Installing collected packages",
-    "Building wheel",
-)  # what pip's lines begin with
+SAID_EVERY_S = 10.0  # while an installer runs, whatever it prints
+FOUND = re.compile(r"Collecting ([A-Za-z0-9][A-Za-z0-9._-]*)")  # a line of pip's for each package
+INSTALLING = "Installing collected packages"
 LOCK_POLL_S = 0.5
 
 
@@ -197,8 +195,15 @@ class _Maker:
             return False
 
     def _run(self, command: Command) -> None:
-        """Run it, tell its steps, and raise `ToolMissing` with its last lines if it fails."""
+        """Run it, say how far it is, and raise `ToolMissing` with its last lines if it fails."""
         lines: deque[str] = deque(maxlen=TAIL)
+        progress, began, ended = _Progress(len(self.environment.constraints)), time.monotonic(), threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(SAID_EVERY_S):
+                self.say(f"{self.environment.name}: {progress.text(time.monotonic() - began)}")
+
+        ticking = threading.Thread(target=tick, daemon=True)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -209,13 +214,15 @@ class _Maker:
             env=_clean(self.environ),
             pass_fds=() if os.name == "nt" else (self.lock,),
         )
+        ticking.start()
         try:
             for line in process.stdout or ():
                 lines.append(line.rstrip())
-                if line.strip().startswith(STEPS):
-                    self.say(f"{self.environment.name}: {re.sub(r' from .*', '', line.strip())[:100]}")
+                progress.heard(line.strip())
             code = process.wait()
         finally:
+            ended.set()
+            ticking.join()
             process.kill()
             process.wait()
             if process.stdout is not None:
@@ -227,6 +234,24 @@ class _Maker:
                 f"With a network, run\n  {again}\nwhich goes on where this stopped. Options for pip, such as another "
                 f"index of packages, go into {PIP_ARGS}.\n--- the installer's last output ---\n" + "\n".join(lines)
             )
+
+
+class _Progress:
+    """What the installer is at, from the lines that it prints; ``packages`` is how many there are about."""
+
+    def __init__(self, packages: int) -> None:
+        self._packages, self._found, self._doing = packages, 0, "making the folder"
+
+    def heard(self, line: str) -> None:
+        package = FOUND.match(line)
+        if package is not None:
+            self._found += 1
+            self._doing = f"fetching {package[1]}, package {self._found} of about {max(self._found, self._packages)}"
+        elif line.startswith(INSTALLING):
+            self._doing = f"unpacking {len(line.split(','))} packages"
+
+    def text(self, seconds: float) -> str:
+        return f"{self._doing}, {seconds:.0f} s"
 
 
 def _clean(environ: Mapping[str, str]) -> dict[str, str]:
@@ -271,23 +296,29 @@ else:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the named environments, or all. 0: all are ready; 1: one could not be made."""
+    """Make the named environments, or all; their Pythons are printed. 0: all are ready; 1: one could not be made."""
     parser = argparse.ArgumentParser(
         prog="python -m converters.environments", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}; all if none is given")
-    names = parser.parse_args(arguments).names or list(ENVIRONMENTS)
+    parser.add_argument("--python", action="store_true", help="print the path of the environment's Python alone")
+    parsed = parser.parse_args(arguments)
+    names = parsed.names or list(ENVIRONMENTS)
     unknown = [name for name in names if name not in ENVIRONMENTS]
     if unknown:
         parser.error(f"there is no environment {unknown[0]}; the names are {', '.join(ENVIRONMENTS)}")
     for name in names:
         try:
-            python = ensure(ENVIRONMENTS[name], lambda text: print(text, flush=True))  # noqa: T201 - a command
+            python = ensure(ENVIRONMENTS[name], _tell)
         except (ToolMissing, OutputFull) as error:
             print(error, file=sys.stderr)  # noqa: T201 - a command
             return 1
-        print(f"{name}: {python}")  # noqa: T201 - a command
+        print(python if parsed.python else f"{name}: {python}")  # noqa: T201 - a command
     return 0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command
 
 
 if __name__ == "__main__":

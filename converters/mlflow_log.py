@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 from converters.errors import ConversionFailed, ToolMissing
@@ -27,32 +29,34 @@ def check_mlflow() -> None:
 def log_run(outcome: Outcome, experiment: str) -> str:
     """Log to the tracking server that MLFLOW_TRACKING_URI names; returns the run's id.
 
-    The bundle is written already, so a server that does not answer is an error that loses nothing: `ConversionFailed`.
+    Raises `ConversionFailed`, which loses nothing: the bundle is written already.
     """
-    mlflow = load_tool("mlflow")
     report = outcome.report
     try:
-        mlflow.set_experiment(experiment)
-        with mlflow.start_run(run_name=f"{report.name}-{report.release}") as run:
-            mlflow.log_params(
-                {
-                    "name": report.name,
-                    "release": report.release,
-                    "source": report.source.kind,
-                    "parameters": report.source.parameters,
-                    "max_accuracy_drop": report.max_accuracy_drop,
-                    **{f"rows.{split}": each.rows for split, each in report.splits.items()},
-                }
-            )
-            for row in report.artifacts:
-                for name in METRICS:
-                    value = getattr(row, name)
-                    if value is not None:
-                        mlflow.log_metric(f"{row.target}.{row.precision}.{name}", float(value))
-                mlflow.set_tag(f"{row.target}.{row.asked}.status", row.status)
-            mlflow.log_artifact(str(outcome.out / REPORT_FILE))
-            if outcome.bundle is not None:
-                mlflow.log_artifact(str(outcome.bundle.path))
-            return str(run.info.run_id)
-    except mlflow.exceptions.MlflowException as error:
-        raise ConversionFailed("logging to MLflow", f"{error}; the bundle in {outcome.out} is complete") from error
+        with contextlib.redirect_stdout(sys.stderr):  # where mlflow says where the run can be seen
+            mlflow = load_tool("mlflow")
+            mlflow.set_experiment(experiment)
+            with mlflow.start_run(run_name=f"{report.name}-{report.release}") as run:
+                mlflow.log_params(
+                    {
+                        "name": report.name,
+                        "release": report.release,
+                        "source": report.source.kind,
+                        "parameters": report.source.parameters,
+                        "max_accuracy_drop": report.max_accuracy_drop,
+                        **{f"rows.{split}": each.rows for split, each in report.splits.items()},
+                    }
+                )
+                for row in report.artifacts:
+                    for name in METRICS:
+                        value = getattr(row, name)
+                        if value is not None:
+                            mlflow.log_metric(f"{row.target}.{row.precision}.{name}", float(value))
+                    mlflow.set_tag(f"{row.target}.{row.asked}.status", row.status)
+                mlflow.log_artifact(str(outcome.out / REPORT_FILE))
+                if outcome.bundle is not None:
+                    mlflow.log_artifact(str(outcome.bundle.path))
+                return str(run.info.run_id)
+    except Exception as error:  # whatever the clients of a tracking server and of an artifact store raise
+        what = f"{type(error).__name__}: {error}"
+        raise ConversionFailed("logging to MLflow", f"{what}; {outcome.out} is complete, without it") from error

@@ -23,7 +23,7 @@ from converters.data import Dataset, save_dataset
 from converters.errors import ConverterError, InvalidRequest, OutputError
 from converters.evaluate import machine
 from converters.html_report import HTML_FILE, html_report
-from converters.installed import installed_packages
+from converters.installed import versions_used
 from converters.output import written_whole
 from converters.progress import Say, unheard
 from converters.reference import check_features, default_features
@@ -319,7 +319,7 @@ class _Conversion:
             artifacts=tuple(replace(row, file=artifact_name(request.name, row) if row in ok else None) for row in rows),
             absent=self._absent(described, bundle),
             warnings=(*warnings_of(described), *_untrusted(ok)),
-            packages=installed_packages(),
+            packages=versions_used(described.info.kind, rows),
             machine=machine(),
             seconds=round(seconds, 1),
             exit_code=EXIT_OK if len(ok) == len(rows) else EXIT_SOME if ok else EXIT_NONE,

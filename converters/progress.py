@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 __all__ = ["Say", "unheard"]
 
-Say = Callable[[str, int, int], None]  # what is being done, steps done, steps in all (0: not known)
+Say = Callable[[str, int, int], None]  # what is being done, steps done, steps in all (0: said within a step)
 
 
 def unheard(text: str, done: int, total: int) -> None:

@@ -1,7 +1,8 @@
-"""A recipe file: everything that `edgeship-convert run` can be told, as TOML. The command line wins over it."""
+"""A recipe file: what `edgeship-convert run` can be told, as TOML. The command line wins over it."""
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -87,6 +88,15 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "first_axis": _text,
     "signature": _text,
     "fallback": _flag,
+    "peak_memory": _flag,
+    "mlflow": _text,
+}
+# Options that a file cannot hold, and why: who passes the file on is not who runs it.
+LINE_ONLY = {
+    "trust_pickle": "a pickle can run any code, and only who runs the command can trust its origin: --trust-pickle",
+    "overwrite": "a file that replaces what is there would do so on every later run, too: --overwrite",
+    "json": "what is printed is for who runs the command: --json",
+    "recipe": "a recipe does not contain another",
 }
 DESCRIPTION: dict[str, Callable[[Any], Any]] = {
     "owner": _text,
@@ -121,15 +131,14 @@ def read_recipe(path: Path) -> RecipeFile:
         raise InvalidRequest(f"{path} cannot be read: {error}") from error
     except ValueError as error:
         raise InvalidRequest(f"{path} is not TOML: {error}") from error
-    unknown = sorted(set(values) - {*OPTIONS, *DESCRIPTION, *PARTS})
-    if unknown:
-        known = ", ".join(sorted({*OPTIONS, *DESCRIPTION, *PARTS}))
-        raise InvalidRequest(f"{path}: unknown keys {', '.join(unknown)}; there are {known}")
+    _refuse_unknown(path, values)
     folder = Path(path).resolve().parent
     options = {key: _read(path, key, OPTIONS[key], values[key]) for key in OPTIONS if key in values}
     for key in (*PATHS, "source"):
         if key in options and not options[key].startswith("mlflow:"):
             options[key] = str(folder / options[key])
+    if Path(options.get("profile", "")).suffix == ".toml":  # and not the name of one that we have
+        options["profile"] = str(folder / options["profile"])
     described = {key: _read(path, key, DESCRIPTION[key], values[key]) for key in DESCRIPTION if key in values}
     return RecipeFile(
         options=options,
@@ -150,6 +159,18 @@ def read_recipe(path: Path) -> RecipeFile:
             path, "axes", lambda axes: {name: _whole(size) for name, size in axes.items()}, values.get("axes", {})
         ),
     )
+
+
+def _refuse_unknown(path: Path, values: Mapping[str, Any]) -> None:
+    for key, why in LINE_ONLY.items():
+        if key in values:
+            raise InvalidRequest(f"{path}: {key} has its place on the command line alone: {why}")
+    known = sorted({*OPTIONS, *DESCRIPTION, *PARTS})
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        near = (difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1) for key in unknown)
+        said = (f"{key} (did you mean {each[0]}?)" if each else key for key, each in zip(unknown, near, strict=True))
+        raise InvalidRequest(f"{path}: unknown keys {', '.join(said)}; there are {', '.join(known)}")
 
 
 def _read(path: Path, key: str, reader: Callable[[Any], Any], value: Any) -> Any:

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from converters.progress import Say
+from converters.progress import Say, unheard
 
-__all__ = ["number", "progress", "table", "warn"]
+__all__ = ["log_lines", "number", "progress", "table", "warn"]
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # a control sequence of a terminal
 
 
 @contextlib.contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Say]:
-    """A bar where standard error is a terminal; else one line for each new step, and none with ``quiet``."""
+    """A bar where standard error is a terminal; else a line for each step begun, and none with ``quiet``."""
     if sys.stderr.isatty():
         with _bar() as say:
             yield say
-        return
-    seen: list[str] = []
+    else:
+        yield unheard if quiet else log_lines(lambda line: print(line, file=sys.stderr, flush=True))
 
-    def line(text: str, done: int, total: int) -> None:
-        if not quiet and text not in seen[-1:]:
-            seen.append(text)
-            print(f"[{done + 1}/{total}] {text}", file=sys.stderr, flush=True)
 
-    yield line
+def log_lines(write: Callable[[str], None]) -> Say:
+    """Progress for a log: one line for each step, in order, and one for what is said beside the steps.
+
+    Steps of several targets run at once, and each tells its parts: what belongs to a step that was counted already is
+    not said again.
+    """
+    latest, last = -1, ""
+
+    def say(text: str, done: int, total: int) -> None:
+        nonlocal latest, last
+        text = _one_line(text)
+        if total == 0:
+            if text != last:
+                last = text
+                write(f"  {text}")
+        elif done > latest:
+            latest = done
+            write(f"[{done + 1}/{total}] {text}")
+
+    return say
+
+
+def _one_line(text: str) -> str:
+    """Without what moves a cursor or colours a terminal: tools' texts go into files."""
+    return "".join(each for each in " ".join(ESCAPE.sub("", text).split()) if each.isprintable())
 
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Say]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(30), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn(),
@@ -39,7 +63,11 @@ def _bar() -> Iterator[Say]:
         task = bar.add_task("", total=1)
 
         def say(text: str, done: int, total: int) -> None:
-            bar.update(task, description=text, completed=done, total=total)
+            text = escape(_one_line(text))
+            if total == 0:
+                bar.update(task, description=text)
+            else:
+                bar.update(task, description=text, completed=done, total=total)
 
         yield say
 

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         "alone, and say whether it paid. Writes OUT/student.keras, OUT/distill.json and OUT/distill.html, or nothing.",
     )
     parser.add_argument(
-        "teacher", help="any source of `run`: .keras, SavedModel, .onnx, .pt2, .tflite, .pkl (--trust-pickle), mlflow:"
+        "teacher", help="any source of run: .keras, SavedModel, .onnx, .pt2, .tflite, .pkl (--trust-pickle), mlflow:"
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--student", type=Path, help=".keras file, trained or not: its weights are drawn anew")
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--epochs", type=int, default=20, help="passes over all rows, pool included (default: 20)")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--first-axis", default="batch", help="as in `run`")
+    parser.add_argument("--first-axis", default="batch", help="as in run")
     parser.add_argument("--trust-pickle", action="store_true", help="load a pickled teacher, which can run any code")
     parser.add_argument("--out", required=True, type=Path, help="folder to write, whole or not at all")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds anything")

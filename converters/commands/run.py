@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.commands.console import number, progress, table, warn
-from converters.errors import InvalidRequest
+from converters.errors import ConversionFailed, InvalidRequest
 from converters.targets import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
+    from converters.pipeline import Outcome
     from converters.report import Report
     from converters.request import Request
 
@@ -22,7 +23,7 @@ __all__ = ["add", "run"]
 NEEDED = ("source", "name", "release", "evaluation", "out")
 RULE = ("target_risk", "delta", "deferral_share")
 OPTIONAL = ("calibration", "confidence", "training", "targets", "precision", "max_accuracy_drop", "quantization",
-            "task", "fallback", *RULE, "profile", "first_axis", "signature")  # fmt: skip
+            "task", "fallback", *RULE, "profile", "first_axis", "signature", "peak_memory", "mlflow")  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -66,8 +67,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--axis", action="append", default=[], metavar="NAME=SIZE",
                         help="give a dynamic axis of an ONNX model a size, as TFLite and Core ML need it")  # fmt: skip
     parser.add_argument("--trust-pickle", action="store_true", help="load a pickled source, which can run any code")
-    parser.add_argument("--no-peak-memory", dest="peak_memory", action="store_false", help="do not measure memory")
-    parser.add_argument("--mlflow", metavar="EXPERIMENT", help="log the run there; needs the package mlflow")
+    parser.add_argument("--no-peak-memory", dest="peak_memory", action="store_false", default=None,
+                        help="do not measure memory")  # fmt: skip
+    parser.add_argument(
+        "--mlflow", metavar="EXPERIMENT", help="log the run there, once the bundle is written; needs the package mlflow"
+    )
     parser.add_argument("--out", help="folder to write, whole or not at all")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds anything")
     parser.add_argument("--json", action="store_true", help="print report.json instead of tables")
@@ -76,7 +80,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0, 3 or 4, as `converters.cli` has them."""
-    from converters.mlflow_log import check_mlflow, log_run
+    from converters.mlflow_log import check_mlflow
     from converters.pipeline import run as convert
     from converters.report import report_dict
 
@@ -85,13 +89,39 @@ def run(arguments: argparse.Namespace) -> int:
         check_mlflow()
     with progress(quiet=arguments.json) as say:
         outcome = convert(request, say=say)
+    shown = report_dict(outcome.report)
     if request.mlflow is not None:
-        log_run(outcome, request.mlflow)
+        logged = _logged(outcome, request.mlflow)
+        shown["mlflow"] = asdict(logged)
+        if logged.error is not None:
+            shown["warnings"] += [logged.error]
+            warn(logged.error)
     if arguments.json:
-        print(json.dumps(report_dict(outcome.report), indent=1))
+        print(json.dumps(shown, indent=1))
     else:
         _show(outcome.report, outcome.out)
     return outcome.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """What became of ``--mlflow``: the id of its ``run``, or an ``error``."""
+
+    experiment: str
+    run: str | None = None
+    error: str | None = None
+
+
+def _logged(outcome: Outcome, experiment: str) -> Logged:
+    """The bundle is in its place already, so that a failure here is a warning: it must not look like no bundle."""
+    from converters.mlflow_log import log_run
+
+    try:
+        return Logged(experiment=experiment, run=log_run(outcome, experiment))
+    except ConversionFailed as error:
+        return Logged(experiment=experiment, error=str(error))
+    except KeyboardInterrupt:  # of a server that does not answer, most often
+        return Logged(experiment=experiment, error=f"logging to MLflow was interrupted; {outcome.out} is complete")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -112,10 +142,9 @@ def _request(arguments: argparse.Namespace) -> Request:
         given = getattr(arguments, key)
         if given is not None:
             options[key] = given
-    for key in NEEDED:
-        if key not in options:
-            flag = "SOURCE" if key == "source" else f"--{key}"
-            raise InvalidRequest(f"{flag} is missing, on the command line and in a recipe")
+    missing = ["SOURCE" if key == "source" else f"--{key}" for key in NEEDED if key not in options]
+    if missing:
+        raise InvalidRequest(f"{', '.join(missing)} missing, on the command line and in a recipe")
     rule = replace(ConfidenceRule(), **{key: options.pop(key) for key in RULE if key in options})
     if "precision" in options:
         options["precisions"] = options.pop("precision")
@@ -131,8 +160,6 @@ def _request(arguments: argparse.Namespace) -> Request:
         edge_cases={**(recipe.edge_cases or {}), **_edge_cases(arguments.edge_case)},
         axes={**(recipe.axes or {}), **axes_of(arguments.axis)},
         trust_pickle=arguments.trust_pickle,
-        peak_memory=arguments.peak_memory,
-        mlflow=arguments.mlflow,
         overwrite=arguments.overwrite,
     )
 

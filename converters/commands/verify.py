@@ -11,10 +11,12 @@ from typing import Any
 
 from converters.commands.console import number, progress, table
 from converters.commands.run import axes_of
+from converters.errors import InvalidRequest
 
 __all__ = ["add", "run"]
 
 EXIT_FAILED = 3
+OF_SOURCE = ("data", "first_axis", "signature", "axis", "trust_pickle")
 
 
 def add(commands: Any) -> None:
@@ -26,11 +28,11 @@ def add(commands: Any) -> None:
         "compare each with the model it was made of, on the golden inputs or --data. Exit code 3 if one fails.",
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--source", help="the model that the bundle was made of, as `run` takes it")
-    parser.add_argument("--data", help=".npz of inputs to compare on (default: the golden inputs)")
-    parser.add_argument("--first-axis", default="batch", help="as in `run`")
-    parser.add_argument("--signature", help="as in `run`")
-    parser.add_argument("--axis", action="append", default=[], metavar="NAME=SIZE", help="as in `run`")
+    parser.add_argument("--source", help="the model that the bundle was made of, as run takes it")
+    parser.add_argument("--data", help=".npz of inputs to compare with --source on (default: the golden inputs)")
+    parser.add_argument("--first-axis", help="as in run")
+    parser.add_argument("--signature", help="as in run")
+    parser.add_argument("--axis", action="append", default=[], metavar="NAME=SIZE", help="as in run")
     parser.add_argument("--trust-pickle", action="store_true", help="load a pickled source, which can run any code")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
@@ -44,10 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     source = arguments.source
     ref = None
-    if source is not None:
+    if source is None:
+        _refuse_without_source(arguments)
+    else:
         ref = SourceRef(
             where=source,
-            first_axis=arguments.first_axis,
+            first_axis=arguments.first_axis or "batch",
             signature=arguments.signature,
             axes=axes_of(arguments.axis),
             trust_pickle=arguments.trust_pickle,
@@ -73,3 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
     table(headings, rows)
     return EXIT_FAILED if failed else 0
+
+
+def _refuse_without_source(arguments: argparse.Namespace) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in OF_SOURCE if getattr(arguments, name)]
+    if given:
+        raise InvalidRequest(
+            f"{', '.join(given)} without --source: golden examples have their own inputs, and only a comparison with "
+            "the model that the bundle was made of takes more; give --source too"
+        )

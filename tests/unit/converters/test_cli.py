@@ -144,10 +144,6 @@ def test_errors_are_one_line_with_a_name_and_exit_code_1(
         (["run", str(tmp_path / "bad.keras"), *command(files)[2:]], "ModelUnreadable"),
         (command(files, "--evaluation", files["waves.toml"]), "DataUnreadable"),
         (command(files, "--evaluation", str(tmp_path / "old.npz")), "WrongNames"),
-        (command(files, "--targets", "ncnn"), "InvalidRequest"),
-        (command(files, "--edge-case", "nothing"), "InvalidRequest"),
-        (command(files, "--profile", "toaster"), "ConfigurationError"),
-        (["run", "--recipe", files["waves.toml"]], "InvalidRequest"),
         (["inspect", str(tmp_path / "bad.bundle")], "ArchiveError"),
         (["verify", str(tmp_path / "bad.bundle")], "ArchiveError"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from converters import environments
 from converters.environments import ENVIRONMENTS, READY, HelperEnvironment, ensure, folder_of, is_ready, main
 from converters.errors import OutputFull, ToolMissing
 
@@ -155,6 +157,40 @@ def test_every_package_of_an_environment_is_pinned_once(name: str) -> None:
     for requirement in environment.requirements:
         package, version = requirement.split("==")
         assert pinned.get(package, version) == version
+
+
+def test_lines_of_the_installer_become_packages_and_time() -> None:
+    progress = environments._Progress(packages=3)
+    assert progress.text(1.2) == "making the folder, 1 s"
+    for line in (
+        "Collecting numpy==2.0 (from -r x)",
+        "  Downloading numpy-2.0.whl (18 MB)",
+        "Collecting six>=1 (from y)",
+    ):
+        progress.heard(line)
+    assert progress.text(31) == "fetching six, package 2 of about 3, 31 s"
+    progress.heard("Installing collected packages: numpy, six")
+    assert progress.text(40) == "unpacking 2 packages, 40 s"
+
+
+def test_while_an_installer_runs_it_is_said_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "SAID_EVERY_S", 0.05)
+    said: list[str] = []
+    ensure(EMPTY, said.append, environ=environ(tmp_path))
+    assert any(re.fullmatch(r"empty: making the folder, \d+ s", text) for text in said)
+
+
+def test_the_path_of_a_python_can_be_had_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environments, "ENVIRONMENTS", {"empty": EMPTY})
+    monkeypatch.setenv("EDGESHIP_HOME", str(tmp_path))
+    assert main(["empty", "--python"]) == 0
+    out, err = capsys.readouterr()
+    assert Path(out.removesuffix("\n")).is_file()
+    assert "installing the environment empty" in err
+    assert main(["empty"]) == 0
+    assert capsys.readouterr() == (f"empty: {out}", "")
 
 
 def test_the_command_refuses_a_name_that_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:

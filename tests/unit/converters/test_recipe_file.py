@@ -79,6 +79,12 @@ def test_paths_start_from_the_recipes_own_folder(file: Path, tmp_path: Path) -> 
     assert recipe.options["evaluation"] == "/absolute/e.npz"
     assert recipe.options["source"] == str(tmp_path / "waves.keras")
     assert recipe.edge_cases == {"two waves": tmp_path / "two.npz"}
+    file.write_text('profile = "devices/mine.toml"\nmlflow = "waves"\npeak_memory = false\n')
+    assert read_recipe(file).options["profile"] == str(tmp_path / "devices/mine.toml")
+    assert read_recipe(file).options["mlflow"] == "waves"
+    assert read_recipe(file).options["peak_memory"] is False
+    file.write_text('profile = "raspberry-pi-zero-2-w"\n')
+    assert read_recipe(file).options["profile"] == "raspberry-pi-zero-2-w"
     file.write_text('source = "mlflow:models:/waves/3"\n')
     assert read_recipe(file).options["source"] == "mlflow:models:/waves/3"
 
@@ -99,7 +105,13 @@ def test_a_sentence_with_a_comma_stays_one_sentence(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("owner = ", "ownr = "), "unknown keys ownr; there are "),
+        (("owner = ", "ownr = "), r"unknown keys ownr \(did you mean owner\?\); there are "),
+        (("max_accuracy_drop", "max-accuracy-drop"), r"max-accuracy-drop \(did you mean max_accuracy_drop\?\)"),
+        (
+            ("release = 4", "trust_pickle = true"),
+            "trust_pickle has its place on the command line alone: a pickle",
+        ),
+        (("release = 4", "overwrite = true"), "overwrite has its place on the command line alone: .*--overwrite"),
         (("release = 4", 'release = "4"'), "release: must be a whole number"),
         (("release = 4", "release = true"), "release: must be a whole number"),
         (("personal_data = false", "personal_data = 0"), "personal_data: must be true or false"),
