@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.card import model_card
+from converters.card import ReferenceRows, model_card
 from converters.data import Dataset
 from converters.errors import InvalidRequest
 from converters.guard import fit_guard
-from converters.installed import installed_packages
+from converters.installed import versions_used
 from converters.lineage import dvc_of
 from converters.report import Row
-from converters.request import Request
+from converters.request import Data, Request
 from converters.stages import describe, measure
 from converters.stages.files import read_data
 from converters.targets import FILE_SUFFIX
@@ -82,7 +82,7 @@ def refuse_unwritable(request: Request, described: describe.Result, labels: tupl
         raise InvalidRequest(f"units or ranges of {', '.join(sorted(unknown))}, which is no input of the model")
     nothing = "0" * 64
     named = replace(
-        _manifest(request, described, labels, _lineage(request, nothing), "2000-01-01T00:00:00Z"),
+        _manifest(request, described, labels, _lineage(request, nothing, {}), "2000-01-01T00:00:00Z"),
         inputs=tuple(_described(spec, request, None) for spec in described.info.inputs),
         artifacts=(
             Artifact(
@@ -114,7 +114,7 @@ def write_bundle(
     """
     tree = work / "tree"
     tree.mkdir()
-    training = read_data(work, "training") or read_data(work, "calibration") or read_data(work, "evaluation")
+    training = read_data(work, _reference_split(described))
     assert training is not None
     guard, why_no_guard = _guard(described, training)
     results = {kind: measured[kind] for kind in rows}
@@ -123,7 +123,11 @@ def write_bundle(
             request,
             described,
             labels,
-            _lineage(request, _reference_split(described).sha256),
+            _lineage(
+                request,
+                described.splits[_reference_split(described)].sha256,
+                versions_used(described.info.kind, tuple(rows.values())),
+            ),
             created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         ),
         inputs=tuple(_described(spec, request, training) for spec in described.info.inputs),
@@ -134,8 +138,14 @@ def write_bundle(
         edge_cases=_lowest([each.edge_cases for each in results.values()]),
         guard=guard,
     )
+    split = _reference_split(described)
     card = model_card(
-        manifest, request.description, source=described.info, task=described.task, rows=tuple(rows.values())
+        manifest,
+        request.description,
+        source=described.info,
+        task=described.task,
+        rows=tuple(rows.values()),
+        reference=ReferenceRows(split=split, name=_name_of(_reference_data(request))),
     )
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     manifest = replace(manifest, card=_file(tree, CARD_FILE, card.encode()))
@@ -265,27 +275,33 @@ def _lowest(parts: list[tuple[measure.Part, ...]]) -> tuple[Segment, ...]:
     )
 
 
-def _reference_split(described: describe.Result) -> describe.Split:
-    """The data set whose rows stand for the training data."""
-    return next(
-        described.splits[name] for name in ("training", "calibration", "evaluation") if name in described.splits
-    )
+def _reference_split(described: describe.Result) -> str:
+    """Which split's rows stand for the training data."""
+    return next(name for name in ("training", "calibration", "evaluation") if name in described.splits)
 
 
-def _lineage(request: Request, data_sha256: str) -> Lineage:
+def _reference_data(request: Request) -> Data:
+    """What was given as that split."""
+    return request.training or request.calibration or request.evaluation
+
+
+def _name_of(given: Data) -> str:
+    return Path(given).name if isinstance(given, str | Path) else given.name
+
+
+def _lineage(request: Request, data_sha256: str, packages: dict[str, str]) -> Lineage:
     description = request.description
-    given = request.training or request.calibration or request.evaluation
-    name = Path(given).name if isinstance(given, str | Path) else given.name
+    given = _reference_data(request)
     source = request.source if isinstance(request.source, str | Path) else None
     return Lineage(
-        dataset=description.dataset or name,
+        dataset=description.dataset or _name_of(given),
         dataset_sha256=data_sha256,
         data_version=description.data_version,
         collected=description.collected,
         personal_data=description.personal_data is not False,
         consent_purpose=description.consent_purpose,
         seeds=description.seeds,
-        packages=installed_packages(),
+        packages=packages,
         dvc=dvc_of([Path(each) for each in (given, source) if isinstance(each, str | Path)]),
         trained=description.trained,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from converters.report import Row
 from converters.request import NOT_STATED, Description
@@ -10,7 +11,7 @@ from converters.stages.sources import SourceInfo
 from converters.task import Task
 from edge_runtime.bundle import Artifact, Confidence, Manifest, Segment, TensorSpec
 
-__all__ = ["model_card"]
+__all__ = ["ReferenceRows", "model_card"]
 
 MEANING = {
     "classification": "One of {classes} classes: {labels}. The first output holds one {number} a class; the largest "
@@ -21,8 +22,27 @@ MEANING = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceRows:
+    """The data set, by its split and its file's name, that ranges, guard and telemetry reference come from."""
+
+    split: str
+    name: str
+
+    def __str__(self) -> str:
+        """As text: other rows than those of training are said to stand in for them."""
+        stand_in = "" if self.split == "training" else ", since no training rows were given"
+        return f"{self.name}, the {self.split} rows{stand_in}"
+
+
 def model_card(
-    manifest: Manifest, description: Description, *, source: SourceInfo, task: Task, rows: Sequence[Row]
+    manifest: Manifest,
+    description: Description,
+    *,
+    source: SourceInfo,
+    task: Task,
+    rows: Sequence[Row],
+    reference: ReferenceRows,
 ) -> str:
     """Markdown for a release: what it predicts, inputs, performance, known failures, data, owner, retraining."""
     lines = [
@@ -48,15 +68,17 @@ def model_card(
         "",
         "## Inputs and outputs",
         "",
-        "| tensor | dtype | shape | range seen in training | unit |",
+        "| tensor | dtype | shape | range | unit |",
         "|---|---|---|---|---|",
         *(_tensor(spec) for spec in (*manifest.inputs, *manifest.outputs)),
+        "",
+        *_ranges(manifest, description, reference),
         "",
         f"In the graph: {manifest.preprocessing.in_graph or NOT_STATED}",
         "",
         f"The caller must: {manifest.preprocessing.caller or NOT_STATED}",
         "",
-        *_guard(manifest),
+        *_guard(manifest, reference),
         "",
         "## Performance",
         "",
@@ -84,7 +106,7 @@ def model_card(
         "",
         "## Training data",
         "",
-        *_data(manifest, description),
+        *_data(manifest, description, reference),
         "",
     ]
     return "\n".join(lines)
@@ -121,12 +143,20 @@ def _tensor(spec: TensorSpec) -> str:
     return f"| {spec.name} | {spec.dtype} | {shape} | {spread} | {spec.unit or ''} |"
 
 
-def _guard(manifest: Manifest) -> list[str]:
+def _ranges(manifest: Manifest, description: Description, reference: ReferenceRows) -> list[str]:
+    """Where the table's ranges come from."""
+    named = ", ".join(sorted(description.ranges))
+    if all(spec.range is None or spec.name in description.ranges for spec in manifest.inputs):
+        return [f"Ranges are as stated by whoever released the model: {named}."] if named else []
+    return [f"Ranges are those seen in {reference}" + (f"; stated, and not seen: {named}." if named else ".")]
+
+
+def _guard(manifest: Manifest, reference: ReferenceRows) -> list[str]:
     if manifest.guard is None:
         return ["No input guard: nothing tells inputs of a kind that training never saw."]
     return [
-        "An input guard scores how unlike the training data an input is (docs/spec/guard.md); its threshold is in the "
-        "manifest."
+        f"An input guard scores how unlike known data an input is (docs/spec/guard.md); it was fitted on {reference}. "
+        "Its threshold is in the manifest."
     ]
 
 
@@ -187,16 +217,17 @@ def _failures(manifest: Manifest, description: Description) -> list[str]:
     return lines or ["None recorded. That is not the same as none."]
 
 
-def _data(manifest: Manifest, description: Description) -> list[str]:
+def _data(manifest: Manifest, description: Description, reference: ReferenceRows) -> list[str]:
     lineage = manifest.lineage
     consent = f"; consent: {lineage.consent_purpose}" if lineage.consent_purpose else ""
     personal = {True: "yes", False: "no", None: f"{NOT_STATED}, so treated as yes"}[description.personal_data]
     return [
-        f"- {lineage.dataset}, version {lineage.data_version or NOT_STATED}, sha256 `{lineage.dataset_sha256}`",
+        f"- {lineage.dataset}, version {lineage.data_version or NOT_STATED}",
+        f"- sha256 `{lineage.dataset_sha256}` of {reference}",
         *([f"- DVC: {lineage.dvc}"] if lineage.dvc else []),
         f"- Collected: {lineage.collected or NOT_STATED}",
         f"- Trained: {lineage.trained or NOT_STATED}",
         f"- Personal data: {personal}{consent}",
         f"- Seeds: {', '.join(str(seed) for seed in lineage.seeds) or NOT_STATED}",
-        f"- Packages: {', '.join(f'{name} {version}' for name, version in sorted(lineage.packages.items()))}",
+        f"- Made with: {', '.join(f'{name} {version}' for name, version in lineage.packages.items())}",
     ]

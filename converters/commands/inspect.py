@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"owner {manifest.owner}, {manifest.contact}; {'signed' if bundle.tuf else 'unsigned'}")
     for what, specs in (("input", manifest.inputs), ("output", manifest.outputs)):
         for spec in specs:
-            seen = "" if spec.range is None else f", {spec.range[0]:g} to {spec.range[1]:g} in training"
+            seen = "" if spec.range is None else f", range {spec.range[0]:g} to {spec.range[1]:g}"
             print(f"{what} {spec.name}: {spec.dtype} {' × '.join(str(size) for size in spec.shape)}{seen}")
     print(f"labels: {', '.join(manifest.labels) or 'none'}")
     rows = [

@@ -180,8 +180,22 @@ def test_the_card_answers_what_someone_asks_in_an_incident(packed: Bundled, outc
         "holds with probability 90%",
         packed.manifest.lineage.dataset_sha256,
         "Personal data: no",
+        "Ranges are those seen in training, the training rows.",
+        "it was fitted on training, the training rows.",
     ):
         assert words in card
+    assert "skl2onnx" not in card, "only what this conversion used"
+
+
+def test_rows_that_stand_in_for_those_of_training_are_named_on_the_card(source: KerasSource, tmp_path: Path) -> None:
+    known: dict[str, Any] = {"targets": ("onnx",), "precisions": ("fp32",), "confidence": None}
+    made = run(request_of(source, tmp_path / "out", **known))
+    card = (made.out / "card.md").read_text()
+    assert "Ranges are those seen in calibration, the calibration rows, since no training rows were given." in card
+    assert "fitted on calibration, the calibration rows, since no" in card
+    stated = replace(DESCRIPTION, ranges={"window": (-10.0, 10.0)})
+    made = run(request_of(source, tmp_path / "stated", **known, description=stated))
+    assert "Ranges are as stated by whoever released the model: window." in (made.out / "card.md").read_text()
 
 
 def test_bad_descriptions_are_refused_by_name_and_write_nothing(source: KerasSource, tmp_path: Path) -> None:

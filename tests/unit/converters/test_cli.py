@@ -85,7 +85,7 @@ def test_run_inspect_and_verify_follow_each_other(
     assert measured["source_accuracy"] == pytest.approx(row["source_accuracy"], abs=1e-6)
     assert main(["inspect", str(bundle)]) == 0
     text = capfd.readouterr().out
-    for words in ("waves release 4", "onnx int8", "unsigned", shown["sha256"]):
+    for words in ("waves release 4", "onnx int8", "unsigned", "range -10000 to 20000", shown["sha256"]):
         assert words in text
     (line,) = (line.split() for line in text.splitlines() if line.strip().startswith("onnx int8 "))
     assert line[3:5] == both
