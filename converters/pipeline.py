@@ -147,7 +147,9 @@ class _Conversion:
             task=request.task,
         )
         result: describe.Result = self._stage("describe", job, "loading the source and its data")
-        return result
+        arrays = {split: data for split, data in given.items() if isinstance(data, Dataset) and split in result.splits}
+        named = {split: replace(result.splits[split], name=data.name) for split, data in arrays.items()}
+        return replace(result, splits={**result.splits, **named})  # they had a file for the stages alone
 
     def _refuse_wrong_description(self, described: describe.Result) -> None:
         """What a person said of the model, held against the model."""

@@ -96,6 +96,14 @@ def test_an_edge_case_may_have_any_name_and_needs_labels_before_anything_is_conv
         convert(model, tmp_path / "p", edge_cases={"rain": replace(rows(20, 3), labels=None)})
 
 
+def test_arrays_go_by_their_own_name_in_the_report(model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "given.npz", x=rows(200, 2).inputs["x"])
+    made = convert(model, tmp_path / "o", precisions=("fp32",), calibration=tmp_path / "given.npz")
+    assert {split: each.name for split, each in made.report.splits.items()} == {
+        "evaluation": "rows.npz", "calibration": str(tmp_path / "given.npz")
+    }  # fmt: skip
+
+
 class NothingConverted(InProcess):
     """Only the first stage may run."""
 
