@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 from converters.commands import distill, inspect, matrix, run, verify
 from converters.errors import InvalidRequest
-from edge_runtime.bundle.errors import EdgeshipError, InvalidName
+from edge_runtime.bundle.errors import EdgeshipError
 from edge_runtime.errors import ConfigurationError
 
 __all__ = ["main"]
 
 COMMANDS = (run, distill, inspect, verify, matrix)
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-USAGE = (InvalidRequest, InvalidName, ConfigurationError)  # what changing the command or the recipe mends
+USAGE = (InvalidRequest, ConfigurationError)  # what changing the command or the recipe mends
 
 
 def main(argv: Sequence[str] | None = None) -> int:

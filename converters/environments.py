@@ -27,6 +27,7 @@ from pathlib import Path
 
 from converters.errors import OutputFull, ToolMissing
 from converters.interpreters import Command, find_python
+from converters.locks import try_lock
 
 __all__ = ["ENVIRONMENTS", "ONNX2TF", "READY", "TORCH", "HelperEnvironment", "ensure", "folder_of", "is_ready", "main"]
 
@@ -269,30 +270,12 @@ def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
     """One process at a time; the system lets go of it when its holder ends, however that ends."""
     with path.open("a+b") as file:
         said = False
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno()):
             if not said:
                 waiting()
             said = True
             time.sleep(LOCK_POLL_S)
         yield file.fileno()
-
-
-if os.name == "nt":  # pragma: no cover
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        with contextlib.suppress(OSError):
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            return True
-        return False
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

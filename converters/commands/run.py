@@ -133,6 +133,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     from converters.recipe_file import RecipeFile, read_recipe
     from converters.request import Description, Request
     from converters.stages.choosing import ConfidenceRule
+    from edge_runtime.bundle import InvalidName, check_model, check_release
 
     recipe = RecipeFile(options={}, description=Description()) if arguments.recipe is None else read_recipe(
         arguments.recipe
@@ -145,6 +146,11 @@ def _request(arguments: argparse.Namespace) -> Request:
     missing = ["SOURCE" if key == "source" else f"--{key}" for key in NEEDED if key not in options]
     if missing:
         raise InvalidRequest(f"{', '.join(missing)} missing, on the command line and in a recipe")
+    try:
+        check_model(options["name"])
+        check_release(options["release"])
+    except InvalidName as error:  # which in a bundle is something else than wrong usage
+        raise InvalidRequest(str(error)) from error
     rule = replace(ConfidenceRule(), **{key: options.pop(key) for key in RULE if key in options})
     if "precision" in options:
         options["precisions"] = options.pop("precision")

@@ -54,7 +54,7 @@ def parser_of(command: Any) -> argparse.ArgumentParser:
         (["--edge-case", "nothing"], "InvalidRequest: --edge-case takes NAME=FILE"),
         (["--axis", "n=0"], "InvalidRequest: --axis takes NAME=SIZE"),
         (["--profile", "toaster"], "ConfigurationError: no device profile 'toaster'"),
-        (["--name", "Linear"], "InvalidName: "),
+        (["--name", "Linear"], "InvalidRequest: 'Linear' is not a model name"),
         (["verify", "a.bundle", "--data", "e.npz"], "InvalidRequest: --data without --source"),
         (["verify", "a.bundle", "--axis", "n=1", "--trust-pickle"], "--axis, --trust-pickle without --source"),
     ],

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,51 @@ def test_of_two_runs_into_one_folder_the_second_to_end_is_refused_and_the_first_
             (early / "a").write_text("early")
     assert (out / "a").read_text() == "early"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from converters.output import written_whole
+
+with written_whole(Path(sys.argv[1])) as folder:
+    (folder / "a").write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_run_is_left_alone(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / ".out.backup"
+    other.mkdir()
+    with subprocess.Popen([sys.executable, "-c", WRITING, str(out)], stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "writing\n"
+            (held,) = (path for path in tmp_path.iterdir() if path != other)
+            with pytest.raises(ValueError, match="bug"), written_whole(out) as folder:
+                write_then_fail(folder, ValueError("bug"))
+            assert (held / "new" / "a").read_text() == "half"
+        finally:
+            writer.kill()
+    with written_whole(out) as folder:
+        (folder / "a").write_text("whole")
+    assert (out / "a").read_text() == "whole"
+    assert set(tmp_path.iterdir()) == {out, other}
+
+
+def test_what_was_there_comes_back_where_a_run_was_killed_between_taking_it_away_and_replacing_it(
+    tmp_path: Path,
+) -> None:
+    out, held = tmp_path / "out", tmp_path / ".out.edgeship-x"
+    for folder in (held / "old", held / "new"):
+        folder.mkdir(parents=True)
+        (folder / "a").write_text(folder.name)
+    (held / "lock").touch()
+    with pytest.raises(OutputExists), written_whole(out):
+        pass
+    assert (out / "a").read_text() == "old"
+    assert set(tmp_path.iterdir()) == {out}
 
 
 def test_the_folder_one_stands_in_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
