@@ -183,7 +183,7 @@ def _details(row: Row) -> str:
         parts.append(
             f"<p>Answers with a confidence below the threshold τ = {chosen.threshold:.3f} are deferred (temperature "
             f"{chosen.temperature:.3f}): {chosen.coverage:.1%} of {chosen.rows:,} rows are trusted{risk}. "
-            f"<span class=quiet>{text(chosen.method)} {text(chosen.note)}</span></p>"
+            f"<span class=quiet>{text('; '.join(each for each in (chosen.method, chosen.note) if each))}</span></p>"
         )
     if row.golden_tolerance is not None and row.golden_spread is not None:
         parts.append(

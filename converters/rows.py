@@ -148,6 +148,6 @@ def cost_notes(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
             if row.p50_us > full.p50_us * noise:
                 notes.append(
                     f"slower here than fp32 ({row.p50_us:.0f} µs beside {full.p50_us:.0f}, more than the factor of "
-                    f"{noise:.2f} that is noise); other processors have other kernels: measure on the device"
+                    f"{noise:.3f} that is noise); other processors have other kernels: measure on the device"
                 )
     return tuple(notes)

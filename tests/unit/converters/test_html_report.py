@@ -22,7 +22,7 @@ FLOAT = Row(
     int8_weight_share=0.0, p50_us=56.0, p50_aa_ratio=1.05, peak_memory_bytes=11 << 20, golden_examples=16,
     golden_tolerance=0.001, golden_spread=0.0002,
     confidence=Chosen(
-        score="msp", temperature=1.2, threshold=0.7, target_risk=0.05, delta=0.1, coverage=0.8, method="by risk",
+        score="msp", temperature=1.2, threshold=0.7, target_risk=0.05, delta=0.1, coverage=0.8, method="by risk", note="few rows",
         rows=50, sha256="0" * 64,
     ),
 )  # fmt: skip
@@ -150,6 +150,7 @@ def test_words_that_need_it_are_explained_where_they_stand(page: Page) -> None:
     assert page.text_of("dt") == [
         "source", "lost", "agreement", "max error", "INT8 weights", "p50", "A/A", "memory", "Core ML"
     ]  # fmt: skip
+    assert "by risk; few rows" in page.text_of("span")
     assert any("below the threshold τ = 0.700 are deferred" in text for text in page.text_of("p"))
     plain = Page(html_report(replace(REPORT, task="regression", artifacts=(replace(COREML, metric="r2"),))))
     assert plain.text_of("dt")[0] == "R²"

@@ -264,7 +264,7 @@ TIMED = Row(target="onnx", asked="fp32", precision="fp32", status="ok", bytes=50
     [
         ({"bytes": 6000}, ["no smaller than fp32 (6,000 bytes beside 5,000)"]),
         ({"bytes": 5000}, ["no smaller than fp32"]),
-        ({"p50_us": 56.0}, ["slower here than fp32 (56 µs beside 50, more than the factor of 1.10 that is noise)"]),
+        ({"p50_us": 56.0}, ["slower here than fp32 (56 µs beside 50, more than the factor of 1.100 that is noise)"]),
         ({"p50_us": 56.0, "p50_aa_ratio": 1.2}, []),
         ({"p50_us": 54.0}, []),
         ({"p50_us": None}, []),
