@@ -22,8 +22,8 @@ FLOAT = Row(
     int8_weight_share=0.0, p50_us=56.0, p50_aa_ratio=1.05, peak_memory_bytes=11 << 20, golden_examples=16,
     golden_tolerance=0.001, golden_spread=0.0002,
     confidence=Chosen(
-        score="msp", temperature=1.2, threshold=0.7, target_risk=0.05, delta=0.1, coverage=0.8, method="by risk", note="few rows",
-        rows=50, sha256="0" * 64,
+        score="msp", temperature=1.2, threshold=0.7, target_risk=0.05, delta=0.1, coverage=0.8, method="by risk",
+        rows=50, sha256="0" * 64, note="few rows",
     ),
 )  # fmt: skip
 INT8 = replace(
