@@ -30,7 +30,7 @@ from converters.reference import check_features, default_features
 from converters.report import REPORT_FILE, Report, Row, write_report
 from converters.request import Request, check_request, needs_calibration
 from converters.rows import UNTIMED, failed, judged, with_cost_notes, with_float, with_quantized, without_twins
-from converters.runner import InProcess, Runner, Subprocesses
+from converters.runner import WORKERS, InProcess, Runner, Subprocesses
 from converters.stages import describe, floats, latency, measure, memory, quantize
 from converters.stages.files import EDGE, given_file, make_folders
 from converters.stages.sources import SourceRef, forget, keep
@@ -44,7 +44,6 @@ __all__ = ["EXIT_NONE", "EXIT_OK", "EXIT_SOME", "Outcome", "run"]
 EXIT_OK, EXIT_SOME, EXIT_NONE = 0, 3, 4
 OURS = ("*.bundle", REPORT_FILE, HTML_FILE, CARD_FILE)  # what an earlier run may have left, and --overwrite replaces
 MIN_ROWS = {"calibration": 8, "evaluation": 8}
-WORKERS = 2  # conversions at once; each takes a processor and a gigabyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
