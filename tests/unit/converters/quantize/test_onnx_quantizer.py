@@ -141,6 +141,23 @@ def test_only_the_units_that_are_named_stay_float() -> None:
         quantizer.quantize(STATIC, ["nothere"])
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_what_is_left_in_float_between_quantized_operators_is_not_rounded_by_the_engine(pooled: bool) -> None:
+    """ONNX Runtime's WeightBiasQuantization would do so, with one scale for filters of very different sizes."""
+    data = depthwise_net()
+    if pooled:  # codes pass through what only moves values
+        changed = onnx.load_from_string(data)
+        changed.graph.node.insert(2, node("MaxPool", ["a0"], "p0", kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
+        changed.graph.node[3].input[0] = "p0"
+        data = changed.SerializeToString()
+    quantizer, rows = OnnxQuantizer(data, [{"x": images(100, 1)}]), images(400, 2)
+    expected = answers(data, x=rows)
+    whole, part = (answers(quantizer.quantize(ANY_SHARE, kept), x=rows) for kept in ([], ["c1"]))
+    assert decibels(expected, part) > decibels(expected, whole) - 1
+    plain = answers(quantizer.quantize(ANY_SHARE, ["c1"]), optimize=False, x=rows)
+    assert decibels(plain, part) > 35, "one file, two meanings"
+
+
 def test_too_much_in_float_is_not_int8() -> None:
     quantizer = OnnxQuantizer(tabular_net(normalized=True), [{"x": table(50, 1)}])
     with pytest.raises(QuantizationRefused, match="only 11% of 10368"):
