@@ -117,7 +117,7 @@ def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
         return None
     if not trials.go_on():
         return None
-    start = min(plain, key=lambda candidate: candidate.drop)
+    start = min(plain, key=lambda candidate: candidate.distance)
     sensitivities = trials.quantizer.sensitivities(start.recipe)
     grown = _grow(trials, start, sensitivities)
     if not trials.holds(grown):
@@ -140,15 +140,17 @@ def _surer(trials: _Trials, chosen: _Chosen, later: Sequence[Recipe]) -> _Chosen
 
 
 def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]) -> _Candidate:
-    """Units back to float, the most sensitive first; a step that makes the drop larger is taken back."""
-    now = start
+    """Units back to float, the most sensitive first, until the model holds clearly; a step away from the source is
+    taken back. Where it never does so, the nearest one that holds at all, if any."""
+    now, holding = start, None
     for name in sorted(sensitivities, key=lambda each: (sensitivities[each], each)):
         if trials.holds_clearly(now) or trials.ended:
             break
         step = trials.make(now.recipe, now.kept | {name})
-        if step is not None and step.drop <= now.drop:
+        if step is not None and step.distance <= now.distance:
             now = step
-    return now
+            holding = now if trials.holds(now) else holding
+    return holding or now
 
 
 def _prune(

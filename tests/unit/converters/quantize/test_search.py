@@ -116,6 +116,18 @@ def test_a_step_that_makes_the_model_worse_is_taken_back() -> None:
     assert [each.unit.name for each in found.kept] == ["b"]
 
 
+def test_steps_are_judged_by_the_error_where_the_drop_is_too_coarse() -> None:
+    """On few rows, what one unit costs does not show until another is in float too."""
+    fake = twenty(a=0.02, b=0.02)
+
+    def drop(data: bytes) -> float:
+        kept = [] if data == FLOAT else json.loads(data)[2]
+        return {0: 0.04, 1: 0.05, 2: 0.0}[len(kept)]
+
+    found = search(fake, FLOAT, drop, recipes=LADDER, limit=0.01, error=fake.drop)
+    assert (found.precision, sorted(each.unit.name for each in found.kept)) == ("int8", ["a", "b"])
+
+
 def test_a_candidate_chosen_by_its_drop_holds_by_a_standard_error_where_one_does() -> None:
     """Of many candidates, the first that only just holds owes it to the rows at hand."""
     fake = twenty(a=0.05, b=0.009)
