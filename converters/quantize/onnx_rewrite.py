@@ -2,11 +2,6 @@
 
 Static activations are written as QDQ: quantize and dequantize around the operators, which ONNX Runtime fuses into its
 integer kernels. https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
-
-An operator that is left in float between quantized ones is not left alone by that engine: its WeightBiasQuantization
-rounds weights of what reads codes and gives codes, with one scale for all channels, whatever the file says (measured on
-an efficientnet: one such depthwise convolution made thirty times the error of the whole model in INT8). A sum of one
-term behind it keeps the two apart.
 """
 
 from __future__ import annotations
@@ -21,12 +16,12 @@ from converters.onnx_file import graphs_of
 from converters.quantize.affine import activation_parameters, quantize_bias, quantize_weight
 from converters.quantize.calibration import Range
 from converters.quantize.correction import bias_shift
+from converters.quantize.onnx_between import between
 from converters.quantize.onnx_graph import MATRIX, RECURRENT, OnnxUnit, channel_axis, data_input, origin
 from converters.quiet import load_tool
 
 __all__ = ["MODES", "rewrite"]
 
-REQUANTIZED = frozenset({"Conv", "ConvTranspose", "Gemm"})  # by the engine, with a Relu or Clip behind them or none
 MODES = {"int8": "static", "int8-dynamic": "dynamic", "int8-weights": "weights", "fp16": "half"}
 LARGEST_HALF = 65504.0
 SMALLEST_SHARED = 256  # bytes; to repeat fewer is cheaper than the operator that would copy them
@@ -79,6 +74,7 @@ class _Writer:
         self._ranges = ranges
         self._means = means
         self._producers = {name: node for node in graph.node for name in node.output}
+        self._between = between(graph, units if mode == "static" else {}, self._constants)
         self._nodes: list[Any] = []
         self._pairs: dict[str, str] = {}  # tensor → its rounded copy, read by quantized operators only
         self._rounded: set[str] = set()  # tensors that are themselves the end of a pair
@@ -89,7 +85,6 @@ class _Writer:
     def write(self) -> None:
         fused = {unit.activation for unit in self._units.values() if self._mode == "static"} - {None}
         activations = {node.name: node for node in self._graph.node if node.name in fused}
-        apart = self._to_keep_apart() if self._mode == "static" else frozenset()
         for node in self._graph.node:
             for attribute in node.attribute:
                 for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
@@ -101,7 +96,7 @@ class _Writer:
                 self._write_unit(node, unit, activations.get(unit.activation or ""))
             elif node.name not in activations:
                 self._nodes.append(node)
-                if apart.intersection(node.output):
+                if self._between.apart.intersection(node.output):
                     name, node.output[0] = node.output[0], self._name(node.output[0])
                     self._nodes.append(self._onnx.helper.make_node("Sum", [node.output[0]], [name]))
         copies = [type(node)() for node in self._nodes]
@@ -109,26 +104,6 @@ class _Writer:
             copy.CopyFrom(node)
         del self._graph.node[:]
         self._graph.node.extend(copies)
-
-    def _to_keep_apart(self) -> frozenset[str]:
-        """What operators left in float give to quantized ones, where they read the codes of quantized ones too."""
-        consumers: dict[str, list[Any]] = {}
-        for node in self._graph.node:
-            for name in node.input:
-                consumers.setdefault(name, []).append(node)
-        nodes = {node.name: node for node in self._graph.node}
-        units = [(nodes[name], unit) for name, unit in self._units.items() if name in nodes]
-        coded = {nodes[unit.activation or unit.name].output[0] for node, unit in units if node.op_type not in MATRIX}
-        read = {origin(self._producers, node.input[data_input(unit)]) for node, unit in units}
-        result = set()
-        for node in self._graph.node:
-            if node.op_type in REQUANTIZED and node.name not in self._units:
-                end = node.output[0]
-                while len(after := consumers.get(end, [])) == 1 and after[0].op_type in ("Relu", "Clip"):
-                    end = after[0].output[0]
-                if end in read and origin(self._producers, node.input[0]) in coded:
-                    result.add(end)
-        return frozenset(result)
 
     def _write_unit(self, node: Any, unit: OnnxUnit, activation: Any | None) -> None:
         if self._mode == "half":
@@ -162,8 +137,7 @@ class _Writer:
             node.input[2] = self._bias(bias, np.atleast_1d(scales * np.float32(scale)))
         output = activation.output[0] if activation is not None else node.output[0]
         self._nodes.append(node)
-        if node.op_type in MATRIX:
-            # Matrix kernels give floats as readily as codes; what reads them decides about their rounding.
+        if output not in self._between.coded:
             if activation is not None:
                 self._nodes.append(activation)
             return

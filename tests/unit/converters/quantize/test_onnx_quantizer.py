@@ -158,6 +158,13 @@ def test_what_is_left_in_float_between_quantized_operators_is_not_rounded_by_the
     assert decibels(plain, part) > 35, "one file, two meanings"
 
 
+def test_what_is_left_in_float_reads_floats_where_nothing_else_reads_the_codes() -> None:
+    data, rows = depthwise_net(), images(400, 2)
+    quantizer, expected = OnnxQuantizer(data, [{"x": images(100, 1)}]), answers(data, x=rows)
+    whole, part = (answers(quantizer.quantize(ANY_SHARE, kept), x=rows) for kept in ([], ["c2"]))
+    assert decibels(expected, part) > decibels(expected, whole) + 6
+
+
 def test_too_much_in_float_is_not_int8() -> None:
     quantizer = OnnxQuantizer(tabular_net(normalized=True), [{"x": table(50, 1)}])
     with pytest.raises(QuantizationRefused, match="only 11% of 10368"):
