@@ -249,6 +249,7 @@ class _Trials:
         self._may_go_on = may_go_on
         self._progress = progress
         self._measured = 0
+        self._weights = {unit.name: unit.weights for unit in quantizer.units}
         self._made: dict[tuple[str, frozenset[str]], _Candidate | None] = {}
 
     def start(self) -> None:
@@ -321,13 +322,17 @@ class _Trials:
         return outcome == "holds"
 
     def _candidate(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
+        least = max(recipe.minimum_weight_share, self._minimum_share if recipe.precision == "int8" else 0.0)
+        if self._share_at_most(kept) < least:  # known before it is made, which takes seconds for a large model
+            reason = f"at most {self._share_at_most(kept):.1%} of the weights in INT8, less than {least:.0%}"
+            self.record(recipe.precision, recipe.name, kept, reason=reason)
+            return None
         try:
             data = self.quantizer.quantize(recipe, kept)
         except QuantizationRefused as refused:
             self.record(recipe.precision, recipe.name, kept, reason=str(refused))
             return None
         quantized = self.quantizer.inspect(data)
-        least = max(recipe.minimum_weight_share, self._minimum_share if recipe.precision == "int8" else 0.0)
         if quantized.share < least:
             reason = f"{quantized.share:.1%} of the weights in INT8, less than {least:.0%}"
             self.record(recipe.precision, recipe.name, kept, quantized=quantized, size=len(data), reason=reason)
@@ -336,3 +341,7 @@ class _Trials:
         drop, error = self.drop(data), self.error(data)
         self.record(recipe.precision, recipe.name, kept, drop=drop, error=error, quantized=quantized, size=len(data))
         return _Candidate(recipe=recipe, kept=kept, data=data, drop=drop, error=error, quantized=quantized)
+
+    def _share_at_most(self, kept: frozenset[str]) -> float:
+        total = sum(self._weights.values())
+        return 1 - sum(self._weights[name] for name in kept) / total if total else 1.0

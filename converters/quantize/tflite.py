@@ -26,6 +26,7 @@ from converters.quantize.tflite_graph import (
     acceptable,
     inspect_tflite,
     largest_weights,
+    readers_of_units,
     tensor_name,
     unit_tensors,
     units_of,
@@ -63,6 +64,7 @@ class TfliteQuantizer:
             raise QuantizationRefused("the TFLite model is quantized already; give the float model")
         self._units = units_of(objects)
         self._tensors = unit_tensors(objects)
+        self._readers = readers_of_units(objects)
         self._weight_steps = {name: largest / WEIGHT_LIMIT for name, largest in largest_weights(objects).items()}
         graph = objects.subgraphs[0]
         self._outputs = [tensor_name(graph.tensors[index]) for index in graph.outputs]
@@ -121,6 +123,7 @@ class TfliteQuantizer:
         if not names:
             return self._model
         model = self._model
+        giving_floats = self._giving_floats(names) if recipe.precision == "int8" else frozenset()
         if self._calls and recipe.weight_bits == 8:
             objects = unpacked(model)
             correct_biases(objects, names, self._seen[1].means())
@@ -130,11 +133,18 @@ class TfliteQuantizer:
             quantizer = module.Quantizer(bytearray(model))
             for name in names:
                 kind = self._units[name].operators[0]
+                precision = "int8-weights" if name in giving_floats else recipe.precision
                 # Operators are chosen by a pattern for what they give, each name with a semicolon behind it.
-                _configure(quantizer, recipe.precision, f"^{re.escape(name)};$", TOOL_NAMES.get(kind, kind))
+                _configure(quantizer, precision, f"^{re.escape(name)};$", TOOL_NAMES.get(kind, kind))
             statistics = self._statistics(recipe, names) if recipe.precision == "int8" else None
             data = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
         return with_float_outputs(data)
+
+    def _giving_floats(self, names: Collection[str]) -> frozenset[str]:
+        """Units that are read by units left in float alone. An INT8 kernel gives codes; with its weights in INT8 and
+        computed in float, such a unit spares its reader's input from rounding, as the other targets do."""
+        floats = self._units.keys() - set(names)
+        return frozenset(name for name in names if self._readers[name] and self._readers[name] <= floats)
 
     def _statistics(self, recipe: Recipe, names: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
         """The ranges as the tool takes them, each output's wide enough for LiteRT's kernels to load.

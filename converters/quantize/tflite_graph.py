@@ -17,6 +17,7 @@ __all__ = [
     "acceptable",
     "inspect_tflite",
     "largest_weights",
+    "readers_of_units",
     "tensor_name",
     "unit_tensors",
     "units_of",
@@ -29,6 +30,7 @@ WEIGHT_INPUT = {
     "TRANSPOSE_CONV": 1,
 }  # fmt: skip
 DATA_INPUT = {"CONV_3D_TRANSPOSE": 2, "TRANSPOSE_CONV": 2}
+SAME_VALUES = frozenset({"MAX_POOL_2D", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE"})
 MOVES = frozenset(
     {
         "BROADCAST_TO", "CAST", "CONCATENATION", "EXPAND_DIMS", "FILL", "GATHER", "IF", "PACK", "PAD", "PADV2",
@@ -120,6 +122,35 @@ def unit_tensors(model: Any) -> dict[str, tuple[str, str]]:
             source = operator.inputs[DATA_INPUT.get(kinds[operator.opcodeIndex], 0)]
             result[name] = tensor_name(graph.tensors[source]), name
     return result
+
+
+def readers_of_units(model: Any) -> dict[str, set[str | None]]:
+    """Names of the units that read what each unit gives, also behind operators that move values only; None among them
+    for any other reader."""
+    kinds, graph, units = operator_names(model), model.subgraphs[0], units_of(model)
+    consumers: dict[int, list[Any]] = {}
+    for operator in graph.operators:
+        for index in operator.inputs:
+            consumers.setdefault(int(index), []).append(operator)
+    ends = {int(index) for index in graph.outputs}
+
+    def readers(index: int) -> set[str | None]:
+        found: set[str | None] = {None} if index in ends else set()
+        for operator in consumers.get(index, []):
+            kind = kinds[operator.opcodeIndex]
+            name = tensor_name(graph.tensors[operator.outputs[0]]) if len(operator.outputs) else ""
+            if kind in SAME_VALUES:
+                found |= readers(int(operator.outputs[0]))
+            else:
+                is_data = int(operator.inputs[DATA_INPUT.get(kind, 0)]) == index
+                found.add(name if name in units and is_data else None)
+        return found
+
+    return {
+        name: readers(int(operator.outputs[0]))
+        for operator in graph.operators
+        if len(operator.outputs) and (name := tensor_name(graph.tensors[operator.outputs[0]])) in units
+    }
 
 
 def largest_weights(model: Any) -> dict[str, float]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_only_the_units_that_are_named_stay_float(depthwise_tflite: bytes) -> No
     else:
         assert part.weights - part.quantized == small.weights
         assert "DEPTHWISE_CONV_2D" in part.float_operators
+
+
+def test_what_is_left_in_float_reads_floats_where_nothing_else_reads_the_codes(depthwise_tflite: bytes) -> None:
+    quantizer, rows = TfliteQuantizer(depthwise_tflite, calls(pictures(60, 1))), pictures(60, 2)
+    (last,) = (unit.name for unit in quantizer.units if unit.name.startswith("add_3"))
+    expected = answers(depthwise_tflite, rows, "pooled")
+    any_share = replace(STATIC, minimum_weight_share=0)
+    whole, part = (answers(quantizer.quantize(any_share, kept), rows, "pooled") for kept in ([], [last]))
+    assert decibels(expected, part) > decibels(expected, whole) + 10
+    inside = quantizer.inspect(quantizer.quantize(any_share, [last]))
+    assert "DEPTHWISE_CONV_2D" in inside.float_operators, "what it reads is computed in float, and said to be"
+    assert inside.weights - inside.quantized == {unit.name: unit.weights for unit in quantizer.units}[last]
 
 
 def test_sensitivities_compare_the_output_that_is_asked_for(depthwise_tflite: bytes) -> None:
