@@ -213,6 +213,7 @@ class _Conversion:
             work=str(self._work),
             limit=request.max_accuracy_drop,
             recipe=request.quantization,
+            search_seconds=request.search_seconds,
             fallback=request.fallback,
         )
         try:

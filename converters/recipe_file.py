@@ -80,6 +80,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "precision": _texts,
     "max_accuracy_drop": _number,
     "quantization": _text,
+    "search_seconds": _number,
     "task": _text,
     "target_risk": _number,
     "delta": _number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ class Request:
     and its held-out part steers the search for what must stay float; ``confidence`` is a labelled split for temperature
     and threshold; ``training`` gives ranges and telemetry reference, and is the calibration data where it is not given.
 
+    ``search_seconds`` is how long the search for what must stay in float goes on for each artifact, in seconds;
     ``fallback`` allows the next precision where one cannot hold the limit. ``labels`` names the classes, ``features``
     what devices count (None: chosen from the inputs' shapes). ``profile`` names a device whose budgets must hold.
     ``task`` says what the model is for where its shapes and data cannot tell. ``signature`` chooses one of a
@@ -76,6 +78,7 @@ class Request:
     precisions: tuple[Precision, ...] = ("int8",)
     max_accuracy_drop: float = 0.01
     quantization: str | None = None
+    search_seconds: float = 300.0
     task: TaskKind | None = None
     fallback: bool = True
     rule: ConfidenceRule = field(default_factory=ConfidenceRule)
@@ -108,6 +111,8 @@ def check_request(request: Request) -> None:
         raise InvalidRequest(f"no task {request.task!r}; there are {', '.join(get_args(TaskKind))}")
     if not 0 <= request.max_accuracy_drop <= 1:
         raise InvalidRequest(f"max_accuracy_drop is a share between 0 and 1, not {request.max_accuracy_drop}")
+    if not 0 <= request.search_seconds < math.inf:
+        raise InvalidRequest(f"search_seconds is 0 or more, not {request.search_seconds}")
     if request.quantization is not None and request.quantization not in recipe_names():
         raise InvalidRequest(f"no quantization {request.quantization!r}; there are {', '.join(recipe_names())}")
     if request.quantization is not None:

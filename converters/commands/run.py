@@ -23,7 +23,8 @@ __all__ = ["add", "run"]
 NEEDED = ("source", "name", "release", "evaluation", "out")
 RULE = ("target_risk", "delta", "deferral_share")
 OPTIONAL = ("calibration", "confidence", "training", "targets", "precision", "max_accuracy_drop", "quantization",
-            "task", "fallback", *RULE, "profile", "first_axis", "signature", "peak_memory", "mlflow")  # fmt: skip
+            "search_seconds", "task", "fallback", *RULE, "profile", "first_axis", "signature", "peak_memory",
+            "mlflow")  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -54,6 +55,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--max-accuracy-drop", type=float, help="share that may be lost (default: 0.01)")
     parser.add_argument("--task", help="classification, binary, regression or detection, where the shapes cannot tell")
     parser.add_argument("--quantization", help="a quantization recipe by name, instead of the search over them")
+    parser.add_argument("--search-seconds", type=float,
+                        help="for each artifact, until no more operators go back to float (default: 300)")  # fmt: skip
     parser.add_argument("--no-fallback", dest="fallback", action="store_false", default=None,
                         help="refuse what cannot hold the limit, instead of trying the next precision")  # fmt: skip
     parser.add_argument("--target-risk", type=float, help="share of trusted answers that may be wrong (default: 0.05)")

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from converters.errors import InvalidRequest, QuantizationRefused
+from converters.errors import CheckFailed, ConversionFailed, InvalidRequest, QuantizationRefused
 from converters.quantize.base import Quantizer, Unit
 from converters.quantize.found import FLOAT, Found, Kept, Outcome, Tried
 from converters.quantize.recipes import Recipe
@@ -140,17 +140,33 @@ def _surer(trials: _Trials, chosen: _Chosen, later: Sequence[Recipe]) -> _Chosen
 
 
 def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]) -> _Candidate:
-    """Units back to float, the most sensitive first, until the model holds clearly; a step away from the source is
-    taken back. Where it never does so, the nearest one that holds at all, if any."""
+    """Units back to float, the most sensitive first, until the model holds clearly. Where it never does so, the nearest
+    one that holds at all, if any.
+
+    A step that succeeds is followed by one of twice as many units; one that leads away from the source is taken back
+    and tried unit by unit, so that a unit that harms does not stop those behind it, nor, at the end, the whole.
+    """
     now, holding = start, None
-    for name in sorted(sensitivities, key=lambda each: (sensitivities[each], each)):
-        if trials.holds_clearly(now) or trials.ended:
-            break
-        step = trials.make(now.recipe, now.kept | {name})
+    order = sorted(sensitivities, key=lambda each: (sensitivities[each], each))
+    at, count = 0, 1
+    while at < len(order) and not trials.holds_clearly(now) and not trials.ended:
+        units = order[at : at + count]
+        step = trials.make(now.recipe, now.kept.union(units))
         if step is not None and step.distance <= now.distance:
             now = step
             holding = now if trials.holds(now) else holding
-    return holding or now
+            at, count = at + len(units), 2 * count
+        elif count > 1:
+            count = 1
+        else:
+            at += 1
+    if holding is not None or trials.holds(now):
+        return holding or now
+    for name in order:  # one that harms may have come with others that help more
+        without = trials.make(now.recipe, now.kept - {name}) if name in now.kept else None
+        if without is not None and without.distance < now.distance:
+            now = without
+    return now
 
 
 def _prune(
@@ -158,20 +174,19 @@ def _prune(
 ) -> tuple[_Candidate, Mapping[str, _Candidate]]:
     """Without the kept units that are not needed, the least sensitive first; and what is made without those that are.
 
-    Starts over after each that goes, so that the result needs every one of its own.
+    Goes over them until none goes, so that the result needs every one of its own.
     """
     now = start
     good_enough = trials.holds_clearly if trials.holds_clearly(start) else trials.holds
     while True:
-        needed: dict[str, _Candidate] = {}
+        before, needed = now, dict[str, _Candidate]()
         for name in sorted(now.kept, key=lambda each: (-sensitivities[each], each)):
             without = trials.make(now.recipe, now.kept - {name})
             if without is not None and good_enough(without):
                 now = without
-                break
-            if without is not None:
+            elif without is not None:
                 needed[name] = without
-        else:
+        if now is before:
             return now, needed
 
 
@@ -329,8 +344,9 @@ class _Trials:
             return None
         try:
             data = self.quantizer.quantize(recipe, kept)
-        except QuantizationRefused as refused:
-            self.record(recipe.precision, recipe.name, kept, reason=str(refused))
+        except (QuantizationRefused, ConversionFailed, CheckFailed) as error:
+            # Where a tool crashes over one candidate, or makes a file that does not load, another may be fine.
+            self.record(recipe.precision, recipe.name, kept, reason=str(error).partition("\n")[0])
             return None
         quantized = self.quantizer.inspect(data)
         if quantized.share < least:

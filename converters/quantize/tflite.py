@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.errors import ConversionFailed, InvalidRequest, QuantizationRefused, TooLittleData
 from converters.quantize.affine import LEVELS, WEIGHT_LIMIT, activation_parameters
 from converters.quantize.base import Unit
 from converters.quantize.calibration import Range, RangeCollector
@@ -84,7 +84,11 @@ class TfliteQuantizer:
         if unknown:
             raise InvalidRequest(f"no units {', '.join(sorted(unknown))} in this model; `units` lists them")
         kept = set(keep_float)
-        made = self._with(recipe, [name for name in self._chosen(recipe) if name not in kept])
+        names = [name for name in self._chosen(recipe) if name not in kept]
+        try:
+            made = self._with(recipe, names, giving_floats=self._giving_floats(recipe, names))
+        except ConversionFailed:  # the tool cannot mix both kinds in every model
+            made = self._with(recipe, names)
         data = compacted(unpacked(made), self._outputs)
         refuse_low_share(inspect_tflite(data), recipe)
         check_tflite(data, tuple(self._signature.inputs), tuple(self._signature.outputs))
@@ -117,13 +121,12 @@ class TfliteQuantizer:
         ranges = self._ranges(recipe)
         return [name for name in names if all(tensor in ranges for tensor in self._tensors[name])]
 
-    def _with(self, recipe: Recipe, names: Iterable[str]) -> bytes:
-        """The model with those units quantized; as it is for none."""
+    def _with(self, recipe: Recipe, names: Iterable[str], *, giving_floats: Collection[str] = ()) -> bytes:
+        """The model with those units quantized, some of them in their weights alone; as it is for none."""
         names = list(names)
         if not names:
             return self._model
         model = self._model
-        giving_floats = self._giving_floats(names) if recipe.precision == "int8" else frozenset()
         if self._calls and recipe.weight_bits == 8:
             objects = unpacked(model)
             correct_biases(objects, names, self._seen[1].means())
@@ -140,10 +143,10 @@ class TfliteQuantizer:
             data = bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
         return with_float_outputs(data)
 
-    def _giving_floats(self, names: Collection[str]) -> frozenset[str]:
+    def _giving_floats(self, recipe: Recipe, names: Collection[str]) -> frozenset[str]:
         """Units that are read by units left in float alone. An INT8 kernel gives codes; with its weights in INT8 and
         computed in float, such a unit spares its reader's input from rounding, as the other targets do."""
-        floats = self._units.keys() - set(names)
+        floats = self._units.keys() - set(names) if recipe.precision == "int8" else set()
         return frozenset(name for name in names if self._readers[name] and self._readers[name] <= floats)
 
     def _statistics(self, recipe: Recipe, names: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:

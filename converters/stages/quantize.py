@@ -33,13 +33,12 @@ __all__ = ["Job", "Result", "run"]
 MAX_RANGE_ROWS = 512  # evenly spread; ranges hardly move beyond
 MAX_HELD_OUT_ROWS = 1024
 JACKKNIFE_PARTS = 20
-SEARCH_S = 300.0  # after which no more units go back to float; the report says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """``limit`` bounds what may be lost on the held-out part of the calibration rows; ``recipe`` None means that the
-    search chooses; ``fallback`` allows the next precision."""
+    search chooses; after ``search_seconds`` no more units go back to float; ``fallback`` allows the next precision."""
 
     target: Target
     precision: Precision
@@ -49,6 +48,7 @@ class Job:
     work: str
     limit: float
     recipe: str | None
+    search_seconds: float
     fallback: bool
 
 
@@ -91,7 +91,7 @@ def run(job: Job, say: Say) -> Result:
         job.target, model, ranges.inputs, [spec.name for spec in job.info.outputs], batched=batched
     )
     held_out = _HeldOut(job, calibration, parts[1])
-    ends = time.monotonic() + SEARCH_S
+    ends = time.monotonic() + job.search_seconds
     found = search(
         quantizer,
         model,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.errors import InvalidRequest, QuantizationRefused
+from converters.errors import ConversionFailed, InvalidRequest, QuantizationRefused
 from converters.quantize.base import Unit
 from converters.quantize.recipes import Recipe, ladder_from, load_recipe, recipes_of
 from converters.quantize.search import INT8_SHARE, search
@@ -195,6 +195,38 @@ def test_of_recipes_that_hold_the_one_with_the_least_error_is_taken() -> None:
     assert {each.recipe: each.error for each in found.tried} == {
         name: error for name, error in errors.items() if load_recipe(name).precision == "int8"
     }, "the record has what decided"
+
+
+def test_a_tool_that_crashes_over_one_candidate_does_not_end_the_search() -> None:
+    fake = twenty(a=0.05)
+    made = fake.quantize
+
+    def quantize(recipe: Recipe, keep_float: Collection[str] = ()) -> bytes:
+        if recipe.name == "static_wi8c_ai8_q99" or len(keep_float) == 2:
+            raise ConversionFailed("ai-edge-quantizer", "TypeError: no bytes", tool_output="much")
+        return made(recipe, keep_float)
+
+    fake.quantize = quantize  # type: ignore[method-assign]
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
+    assert (found.precision, [each.unit.name for each in found.kept]) == ("int8", ["a"])
+    (reason,) = {each.reason for each in found.tried if each.outcome == "refused"}
+    assert reason == "ai-edge-quantizer: TypeError: no bytes"
+
+
+def test_many_units_go_back_to_float_in_few_steps_and_one_that_harms_does_not_stop_those_behind_it() -> None:
+    losses = {f"loud{i:02}": 0.1 - i / 1000 for i in range(40)}
+    fake = FakeQuantizer(losses | {"rest": 0.0}, dict.fromkeys(losses, 1) | {"rest": 960})
+    plain = fake.drop
+
+    def drop(data: bytes) -> float:
+        kept = [] if data == FLOAT else json.loads(data)[2]
+        return plain(data) + 0.2 * ("loud07" in kept)
+
+    found = search(fake, FLOAT, drop, recipes=recipes_of("int8"), limit=0.1, budget=200)
+    assert "loud07" not in {each.unit.name for each in found.kept}
+    assert found.precision == "int8"
+    grown = [each for each in found.tried if each.kept]
+    assert len(grown) < 2 * 39 + 15
 
 
 def test_a_drop_that_is_not_a_number_never_holds() -> None:

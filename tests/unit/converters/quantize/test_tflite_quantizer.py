@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.errors import InvalidRequest, QuantizationRefused, TooLittleData
+from converters.errors import ConversionFailed, InvalidRequest, QuantizationRefused, TooLittleData
 from converters.quantize.recipes import ladder_from, load_recipe, recipe_names
 from converters.quantize.search import search
 from converters.quantize.tflite import TfliteQuantizer
@@ -114,6 +114,23 @@ def test_what_is_left_in_float_reads_floats_where_nothing_else_reads_the_codes(d
     inside = quantizer.inspect(quantizer.quantize(any_share, [last]))
     assert "DEPTHWISE_CONV_2D" in inside.float_operators, "what it reads is computed in float, and said to be"
     assert inside.weights - inside.quantized == {unit.name: unit.weights for unit in quantizer.units}[last]
+
+
+def test_where_the_tool_cannot_mix_both_kinds_of_int8_every_unit_is_of_one_kind(
+    depthwise_tflite: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer = TfliteQuantizer(depthwise_tflite, calls(pictures(30, 1)))
+    (last,) = (unit.name for unit in quantizer.units if unit.name.startswith("add_3"))
+    honest = quantizer._with
+
+    def failing(recipe: Any, names: Any, *, giving_floats: Any = ()) -> bytes:
+        if giving_floats:
+            raise ConversionFailed("ai-edge-quantizer", "TypeError: can only concatenate str")
+        return honest(recipe, names)
+
+    monkeypatch.setattr(quantizer, "_with", failing)
+    inside = quantizer.inspect(quantizer.quantize(replace(STATIC, minimum_weight_share=0), [last]))
+    assert "DEPTHWISE_CONV_2D" not in inside.float_operators
 
 
 def test_sensitivities_compare_the_output_that_is_asked_for(depthwise_tflite: bytes) -> None:
