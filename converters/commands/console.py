@@ -28,19 +28,19 @@ def log_lines(write: Callable[[str], None]) -> Say:
     """Progress for a log: one line for each step, in order, and one for what is said beside the steps.
 
     Steps of several targets run at once, and each tells its parts: what belongs to a step that was counted already is
-    not said again.
+    not said again. Work of several parts counts each anew, from 0.
     """
-    latest, last = -1, ""
+    latest, steps, last = -1, 0, ""
 
     def say(text: str, done: int, total: int) -> None:
-        nonlocal latest, last
+        nonlocal latest, steps, last
         text = _one_line(text)
         if total == 0:
             if text != last:
                 last = text
                 write(f"  {text}")
-        elif done > latest:
-            latest = done
+        elif done > latest or total != steps or done == 0 < latest:
+            latest, steps = done, total
             write(f"[{done + 1}/{total}] {text}")
 
     return say

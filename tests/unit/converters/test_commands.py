@@ -122,3 +122,11 @@ def test_a_log_of_progress_has_a_line_for_each_step_in_order_and_nothing_that_mo
         "[1/4] loading", "[2/4] onnx: converting", "[3/4] tflite: converting", "  torch: fetching numpy",
         "[4/4] tflite: measuring",
     ]  # fmt: skip
+
+
+def test_a_log_of_progress_counts_each_part_of_the_work_anew() -> None:
+    lines: list[str] = []
+    say = log_lines(lines.append)
+    for step in (("asking", 0, 2), ("asking", 1, 2), ("training", 0, 2), ("training", 1, 2), ("choosing", 0, 1)):
+        say(*step)
+    assert lines == ["[1/2] asking", "[2/2] asking", "[1/2] training", "[2/2] training", "[1/1] choosing"]
