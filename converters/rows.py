@@ -47,6 +47,7 @@ def with_quantized(row: Row, made: quantize.Result) -> Row:
         precision=made.precision,
         reason=made.reason or None,
         recipe=made.recipe,
+        notes=(*row.notes, *made.notes),
         kept_float=made.kept,
         candidates=made.candidates,
         int8_weight_share=made.weight_share,

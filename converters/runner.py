@@ -122,7 +122,7 @@ def _environment(folder: Path) -> dict[str, str]:
     what tools forget to delete goes with the stage's own ``folder``.
 
     Workers share the processors: a BLAS of as many threads as there are processors, twice, waits for itself most of the
-    time (measured: four times as long). What the user has set stays.
+    time. What the user has set stays.
     """
     here = str(Path(__file__).resolve().parent.parent)
     paths = [here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)]

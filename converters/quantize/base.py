@@ -30,8 +30,10 @@ class Quantizer(Protocol):
     """One float model of one target with its calibration rows.
 
     ``units`` are in the model's order. `quantize` raises `QuantizationRefused` where the recipe cannot be followed; it
-    does not judge accuracy. `sensitivities` gives, for each unit, the signal-to-noise ratio in dB of the model's first
-    output when that unit alone is quantized (lower: more sensitive; infinity where it changes nothing).
+    does not judge accuracy. `spared` names the units whose weights it puts into INT8 but which compute in float, since
+    only units in ``keep_float`` read what they give. `sensitivities` gives, for each unit, the signal-to-noise ratio in
+    dB of the model's first output when that unit alone is quantized (lower: more sensitive; infinity where it changes
+    nothing).
     """
 
     @property
@@ -41,6 +43,8 @@ class Quantizer(Protocol):
     def units(self) -> tuple[Unit, ...]: ...
 
     def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> bytes: ...
+
+    def spared(self, recipe: Recipe, keep_float: Collection[str]) -> tuple[str, ...]: ...
 
     def inspect(self, data: bytes) -> Quantized: ...
 

@@ -58,6 +58,10 @@ class CoreMLQuantizer:
     def units(self) -> tuple[Unit, ...]:
         return tuple(each.unit for each in self._found)
 
+    def spared(self, recipe: Recipe, keep_float: Collection[str]) -> tuple[str, ...]:
+        """None: what a unit reads is rounded before it, and what it gives is not."""
+        return ()
+
     def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> bytes:
         """The package with all units of the recipe's operators at its precision but those in ``keep_float``.
 

@@ -65,7 +65,8 @@ class Found:
     """The model chosen, its precision and ``drop``.
 
     ``holds`` is false only where not even the float model stays within the limit; ``data`` is that model then, and
-    ``recipe`` is None, as whenever the float model is what was found. ``exhausted`` names the precisions whose search
+    ``recipe`` is None, as whenever the float model is what was found. ``spared`` names the units that compute in float
+    with weights in INT8, beside those of ``kept``. ``exhausted`` names the precisions whose search
     the budget ended early. ``tried`` is every candidate in order.
     """
 
@@ -76,5 +77,6 @@ class Found:
     holds: bool
     quantized: Quantized
     kept: tuple[Kept, ...]
+    spared: tuple[str, ...]
     exhausted: tuple[str, ...]
     tried: tuple[Tried, ...]

@@ -14,7 +14,9 @@ from converters.quantize.base import Unit
 from converters.quantize.calibration import Range, RangeCollector
 from converters.quantize.correction import MeanCollector
 from converters.quantize.noise import signal_to_noise, some_rows
+from converters.quantize.onnx_between import between
 from converters.quantize.onnx_graph import (
+    MATRIX,
     RECURRENT,
     WEIGHT_INPUT,
     OnnxUnit,
@@ -83,6 +85,15 @@ class OnnxQuantizer:
         data: bytes = result.SerializeToString(deterministic=True)
         check_onnx(load_tool("onnx").load_from_string(data))
         return data
+
+    def spared(self, recipe: Recipe, keep_float: Collection[str]) -> tuple[str, ...]:
+        """Convolutions that give floats, as `between` finds them. Matrix products give floats of integer kernels."""
+        if MODES[recipe.precision] != "static" or not keep_float:
+            return ()
+        units = {unit.name: unit for unit in self._chosen(recipe) if unit.name not in keep_float}
+        coded = between(self._model.graph, units, {each.name for each in self._model.graph.initializer}).coded
+        ends = {name: tensors_around(self._model, unit)[1] for name, unit in units.items()}
+        return tuple(name for name, unit in units.items() if unit.operator not in MATRIX and ends[name] not in coded)
 
     def inspect(self, data: bytes) -> Quantized:
         """What of a file is in INT8. Raises `ConversionFailed` for one that is not ONNX."""

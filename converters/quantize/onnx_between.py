@@ -5,9 +5,9 @@ it: to leave one in float is to spare its input from rounding too. Matrix produc
 them decides.
 
 An operator that is left in float between quantized ones is not left alone by ONNX Runtime: its WeightBiasQuantization
-rounds weights of what reads codes and gives codes, with one scale for all channels, whatever the file says (measured on
-an efficientnet: one such depthwise convolution made thirty times the error of the whole model in INT8). What such an
-operator gives has to be kept apart from the codes that are made of it.
+rounds weights of what reads codes and gives codes, with one scale for all channels, whatever the file says; where
+filters are of very different sizes, nothing is left of the answers. What such an operator gives has to be kept apart
+from the codes that are made of it.
 """
 
 from __future__ import annotations

@@ -16,20 +16,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from converters.errors import CheckFailed, ConversionFailed, InvalidRequest, QuantizationRefused
+from converters.errors import InvalidRequest
 from converters.quantize.base import Quantizer, Unit
-from converters.quantize.found import FLOAT, Found, Kept, Outcome, Tried
+from converters.quantize.found import FLOAT, Found, Kept, Tried
 from converters.quantize.recipes import Recipe
-from converters.quantize.weights import Quantized
+from converters.quantize.trials import Candidate, Evaluate, Progress, Trials
 from edge_runtime.bundle.manifest import Precision
 
 __all__ = ["BUDGET", "INT8_SHARE", "Found", "Kept", "Tried", "search"]
 
 INT8_SHARE = 0.9  # of the weight elements: less is not called int8
-ROUNDING = 1e-9  # 1 - 0.995 is a little more than 0.005
 BUDGET = 60  # candidates of one precision that are made and measured
-Evaluate = Callable[[bytes], float]
-Progress = Callable[[str, int, int], None]  # what is done next, candidates done, candidates at most
 
 
 def search(
@@ -69,7 +66,7 @@ def search(
         raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
     if not quantizer.units:
         ladder = {}  # nothing to quantize: every precision would be the float model again
-    trials = _Trials(quantizer, evaluate, error, uncertainty, limit, minimum_share, budget, may_go_on, progress)
+    trials = Trials(quantizer, evaluate, error, uncertainty, limit, minimum_share, budget, may_go_on, progress)
     exhausted: list[str] = []
     for precision, group in ladder.items():
         trials.start()
@@ -83,30 +80,15 @@ def search(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    recipe: Recipe
-    kept: frozenset[str]
-    data: bytes
-    drop: float
-    error: float | None
-    quantized: Quantized
-
-    @property
-    def distance(self) -> float:
-        """From the source, by the finest measure that there is."""
-        return self.drop if self.error is None else self.error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:
     """With the sensitivities of the kept units, and the candidates without each of them, where measured."""
 
-    candidate: _Candidate
+    candidate: Candidate
     sensitivities: Mapping[str, float]
-    without: Mapping[str, _Candidate]
+    without: Mapping[str, Candidate]
 
 
-def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
+def _search_one(trials: Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
     """The best candidate of one precision that holds."""
     plain = [made for recipe in recipes if (made := trials.make(recipe, frozenset())) is not None]
     holding = [candidate for candidate in plain if trials.holds(candidate)]
@@ -126,7 +108,7 @@ def _search_one(trials: _Trials, recipes: Sequence[Recipe]) -> _Chosen | None:
     return _Chosen(candidate=pruned, sensitivities=sensitivities, without=without)
 
 
-def _surer(trials: _Trials, chosen: _Chosen, later: Sequence[Recipe]) -> _Chosen:
+def _surer(trials: Trials, chosen: _Chosen, later: Sequence[Recipe]) -> _Chosen:
     """Instead of one that was grown and holds only just, the first 8-bit recipe below that holds clearly, if any."""
     if not chosen.candidate.kept or trials.holds_clearly(chosen.candidate):
         return chosen
@@ -139,7 +121,7 @@ def _surer(trials: _Trials, chosen: _Chosen, later: Sequence[Recipe]) -> _Chosen
     return chosen
 
 
-def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]) -> _Candidate:
+def _grow(trials: Trials, start: Candidate, sensitivities: Mapping[str, float]) -> Candidate:
     """Units back to float, the most sensitive first, until the model holds clearly. Where it never does so, the nearest
     one that holds at all, if any.
 
@@ -170,8 +152,8 @@ def _grow(trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]
 
 
 def _prune(
-    trials: _Trials, start: _Candidate, sensitivities: Mapping[str, float]
-) -> tuple[_Candidate, Mapping[str, _Candidate]]:
+    trials: Trials, start: Candidate, sensitivities: Mapping[str, float]
+) -> tuple[Candidate, Mapping[str, Candidate]]:
     """Without the kept units that are not needed, the least sensitive first; and what is made without those that are.
 
     Goes over them until none goes, so that the result needs every one of its own.
@@ -179,7 +161,7 @@ def _prune(
     now = start
     good_enough = trials.holds_clearly if trials.holds_clearly(start) else trials.holds
     while True:
-        before, needed = now, dict[str, _Candidate]()
+        before, needed = now, dict[str, Candidate]()
         for name in sorted(now.kept, key=lambda each: (-sensitivities[each], each)):
             without = trials.make(now.recipe, now.kept - {name})
             if without is not None and good_enough(without):
@@ -190,7 +172,7 @@ def _prune(
             return now, needed
 
 
-def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Found:
+def _found(trials: Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Found:
     candidate = chosen.candidate
     units = {unit.name: unit for unit in trials.quantizer.units}
     names = sorted(candidate.kept, key=lambda name: (chosen.sensitivities[name], name))
@@ -203,12 +185,13 @@ def _found(trials: _Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Foun
         holds=True,
         quantized=candidate.quantized,
         kept=tuple(_kept(trials, units[name], chosen.sensitivities[name], chosen.without.get(name)) for name in names),
+        spared=trials.quantizer.spared(candidate.recipe, candidate.kept),
         exhausted=exhausted,
         tried=tuple(replace(each, chosen=(each.recipe, each.kept) == taken) for each in trials.tried),
     )
 
 
-def _kept(trials: _Trials, unit: Unit, sensitivity: float, without: _Candidate | None) -> Kept:
+def _kept(trials: Trials, unit: Unit, sensitivity: float, without: Candidate | None) -> Kept:
     return Kept(
         unit=unit,
         sensitivity=sensitivity,
@@ -217,7 +200,7 @@ def _kept(trials: _Trials, unit: Unit, sensitivity: float, without: _Candidate |
     )
 
 
-def _float(trials: _Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
+def _float(trials: Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
     """The float model, which is the last resort whatever it measures."""
     quantized = trials.quantizer.inspect(model)
     drop = trials.drop(model)
@@ -232,132 +215,7 @@ def _float(trials: _Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
         holds=holds,
         quantized=quantized,
         kept=(),
+        spared=(),
         exhausted=exhausted,
         tried=tuple(replace(each, chosen=each.recipe is None) for each in trials.tried),
     )
-
-
-class _Trials:
-    """Makes and measures candidates, each once and within the budget, and keeps the record."""
-
-    def __init__(
-        self,
-        quantizer: Quantizer,
-        evaluate: Evaluate,
-        error: Evaluate | None,
-        uncertainty: Evaluate,
-        limit: float,
-        minimum_share: float,
-        budget: int,
-        may_go_on: Callable[[], bool],
-        progress: Progress | None,
-    ) -> None:
-        self.quantizer = quantizer
-        self.tried: list[Tried] = []
-        self.ended = False
-        self._evaluate = evaluate
-        self._error = error
-        self._uncertainty = uncertainty
-        self._limit = limit + ROUNDING
-        self._minimum_share = minimum_share
-        self._budget = budget
-        self._may_go_on = may_go_on
-        self._progress = progress
-        self._measured = 0
-        self._weights = {unit.name: unit.weights for unit in quantizer.units}
-        self._made: dict[tuple[str, frozenset[str]], _Candidate | None] = {}
-
-    def start(self) -> None:
-        """A new precision has the whole budget."""
-        self._measured, self.ended = 0, False
-
-    def holds(self, candidate: _Candidate) -> bool:
-        return candidate.drop <= self._limit
-
-    def holds_clearly(self, candidate: _Candidate) -> bool:
-        """By a standard error of its drop, which is asked for only where it decides: it takes a while."""
-        return self.holds(candidate) and candidate.drop + self.uncertainty(candidate) <= self._limit
-
-    def uncertainty(self, candidate: _Candidate) -> float:
-        return float(self._uncertainty(candidate.data))
-
-    def go_on(self) -> bool:
-        """Whether there is time for candidates with units in float; if not, the record says that it ended."""
-        self.ended = self.ended or not self._may_go_on()
-        return not self.ended
-
-    def drop(self, data: bytes) -> float:
-        drop = float(self._evaluate(data))
-        return math.inf if math.isnan(drop) else drop
-
-    def error(self, data: bytes) -> float | None:
-        """None where there is no finer measure than the drop."""
-        return None if self._error is None else float(self._error(data))
-
-    def make(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
-        """None where the recipe cannot be followed, too few weights are in INT8, or the budget is spent."""
-        key = (recipe.name, kept)
-        if key not in self._made:
-            if self._measured >= self._budget or (kept and not self._may_go_on()):
-                self.ended = True
-                return None
-            if self._progress is not None:
-                floats = f", {len(kept)} in float" if kept else ""
-                self._progress(f"{recipe.precision}: {recipe.name}{floats}", self._measured, self._budget)
-            self._made[key] = self._candidate(recipe, kept)
-        return self._made[key]
-
-    def record(
-        self,
-        precision: Precision,
-        recipe: str | None,
-        kept: frozenset[str],
-        *,
-        drop: float | None = None,
-        error: float | None = None,
-        quantized: Quantized | None = None,
-        size: int | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        """Write a candidate down; whether it holds."""
-        outcome: Outcome = "refused" if drop is None else "holds" if drop <= self._limit else "over"
-        self.tried.append(
-            Tried(
-                precision=precision,
-                recipe=recipe,
-                kept=tuple(sorted(kept)),
-                drop=drop,
-                error=error,
-                weight_share=None if quantized is None else quantized.share,
-                bytes=size,
-                outcome=outcome,
-                reason=reason,
-            )
-        )
-        return outcome == "holds"
-
-    def _candidate(self, recipe: Recipe, kept: frozenset[str]) -> _Candidate | None:
-        least = max(recipe.minimum_weight_share, self._minimum_share if recipe.precision == "int8" else 0.0)
-        if self._share_at_most(kept) < least:  # known before it is made, which takes seconds for a large model
-            reason = f"at most {self._share_at_most(kept):.1%} of the weights in INT8, less than {least:.0%}"
-            self.record(recipe.precision, recipe.name, kept, reason=reason)
-            return None
-        try:
-            data = self.quantizer.quantize(recipe, kept)
-        except (QuantizationRefused, ConversionFailed, CheckFailed) as error:
-            # Where a tool crashes over one candidate, or makes a file that does not load, another may be fine.
-            self.record(recipe.precision, recipe.name, kept, reason=str(error).partition("\n")[0])
-            return None
-        quantized = self.quantizer.inspect(data)
-        if quantized.share < least:
-            reason = f"{quantized.share:.1%} of the weights in INT8, less than {least:.0%}"
-            self.record(recipe.precision, recipe.name, kept, quantized=quantized, size=len(data), reason=reason)
-            return None
-        self._measured += 1
-        drop, error = self.drop(data), self.error(data)
-        self.record(recipe.precision, recipe.name, kept, drop=drop, error=error, quantized=quantized, size=len(data))
-        return _Candidate(recipe=recipe, kept=kept, data=data, drop=drop, error=error, quantized=quantized)
-
-    def _share_at_most(self, kept: frozenset[str]) -> float:
-        total = sum(self._weights.values())
-        return 1 - sum(self._weights[name] for name in kept) / total if total else 1.0

@@ -67,6 +67,7 @@ class TfliteQuantizer:
         self._readers = readers_of_units(objects)
         self._weight_steps = {name: largest / WEIGHT_LIMIT for name, largest in largest_weights(objects).items()}
         graph = objects.subgraphs[0]
+        self._unmixed: set[tuple[str, frozenset[str]]] = set()
         self._outputs = [tensor_name(graph.tensors[index]) for index in graph.outputs]
         self._signature = tflite_signature(_interpreter(self._model))
 
@@ -88,11 +89,20 @@ class TfliteQuantizer:
         try:
             made = self._with(recipe, names, giving_floats=self._giving_floats(recipe, names))
         except ConversionFailed:  # the tool cannot mix both kinds in every model
+            self._unmixed.add((recipe.name, frozenset(kept)))
             made = self._with(recipe, names)
         data = compacted(unpacked(made), self._outputs)
         refuse_low_share(inspect_tflite(data), recipe)
         check_tflite(data, tuple(self._signature.inputs), tuple(self._signature.outputs))
         return data
+
+    def spared(self, recipe: Recipe, keep_float: Collection[str]) -> tuple[str, ...]:
+        """Units made weight-only; none where the tool could not mix both kinds, which `quantize` finds out."""
+        if not keep_float or (recipe.name, frozenset(keep_float)) in self._unmixed:
+            return ()
+        names = [name for name in self._chosen(recipe) if name not in keep_float]
+        floats = self._giving_floats(recipe, names)
+        return tuple(name for name in names if name in floats)
 
     def inspect(self, data: bytes) -> Quantized:
         """What of a file is in INT8. Raises `ConversionFailed` for one that is not TFLite."""

@@ -68,6 +68,7 @@ class Result:
     kept: tuple[KeptFloat, ...] = ()
     candidates: tuple[Tried, ...] = ()
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def run(job: Job, say: Say) -> Result:
@@ -121,6 +122,7 @@ def run(job: Job, say: Say) -> Result:
         kept=tuple(KeptFloat(unit=each.unit.name, reason=each.reason) for each in found.kept),
         candidates=found.tried,
         reason=reason,
+        notes=_spared(found.spared),
     )
 
 
@@ -192,6 +194,14 @@ class _HeldOut:
             engine = open_engine(self._job.target, data, self._job.info.inputs, self._job.info.outputs)
             self._known[key] = engine.run(self._data.inputs)
         return self._known[key]
+
+
+def _spared(units: Sequence[str]) -> tuple[str, ...]:
+    """What else computes in float, for the report."""
+    if not units:
+        return ()
+    only = "only units left in float read what they give"
+    return (f"with weights in INT8, but computed in float, since {only}: {', '.join(units)}",)
 
 
 def _why_not(job: Job, found: Found, rows: int) -> str:

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from converters import Dataset, Description, Outcome, Request, read_report, run
 from converters.errors import InvalidRequest, LabelMismatch, SameRows, StageFailed
 from converters.report import Row
-from converters.rows import with_cost_notes, without_twins
+from converters.rows import with_cost_notes, with_quantized, without_twins
 from converters.runner import InProcess
-from converters.stages import verify
+from converters.stages import quantize, verify
 from converters.stages.sources import SourceRef
 from converters.task import Task
 from edge_runtime.bundle import open_bundle
@@ -151,6 +151,17 @@ def test_outputs_that_no_decision_is_taken_from_are_measured_too(tmp_path: Path)
     (row,) = convert(tmp_path / "two.onnx", tmp_path / "o", **given).report.artifacts
     (note,) = (each for each in row.notes if each.startswith("output size: R²"))
     assert 0.9 < float(note.split()[3]) <= 1
+
+
+def test_what_computes_in_float_beside_the_units_left_in_float_is_a_note_of_its_row() -> None:
+    made = quantize.Result(
+        file="f", bytes=1, sha256="", precision="int8", recipe="r", weight_share=1.0, float_operators=("Conv",),
+        operators=("Conv",), minimum_engine_version="1", notes=quantize._spared(("conv1", "conv2")),
+    )  # fmt: skip
+    row = with_quantized(Row(target="onnx", asked="int8", precision="int8", status="error", notes=("before",)), made)
+    assert row.notes[0] == "before"
+    assert row.notes[1].startswith("with weights in INT8, but computed in float")
+    assert row.notes[1].endswith(": conv1, conv2")
 
 
 def test_an_output_that_decides_nothing_may_not_be_lost(

@@ -163,6 +163,9 @@ def test_what_is_left_in_float_reads_floats_where_nothing_else_reads_the_codes()
     quantizer, expected = OnnxQuantizer(data, [{"x": images(100, 1)}]), answers(data, x=rows)
     whole, part = (answers(quantizer.quantize(ANY_SHARE, kept), x=rows) for kept in ([], ["c2"]))
     assert decibels(expected, part) > decibels(expected, whole) + 6
+    assert quantizer.spared(ANY_SHARE, ["c2"]) == ("c1",), "what it reads is computed in float, and said to be"
+    assert quantizer.spared(ANY_SHARE, ["c1"]) == (), "the sum reads the codes before it too"
+    assert quantizer.spared(ANY_SHARE, []) == ()
 
 
 def test_too_much_in_float_is_not_int8() -> None:

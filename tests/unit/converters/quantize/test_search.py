@@ -46,6 +46,9 @@ class FakeQuantizer:
             weights=total, quantized=total - sum(self.weights[n] for n in kept), float_operators=("Conv",) * bool(kept)
         )
 
+    def spared(self, recipe: Recipe, keep_float: Collection[str]) -> tuple[str, ...]:
+        return tuple(f"before {name}" for name in sorted(keep_float))
+
     def sensitivities(self, recipe: Recipe) -> dict[str, float]:
         return {name: 40 - loss for name, loss in self.losses.items()}
 
@@ -90,6 +93,7 @@ def test_only_the_unit_that_costs_too_much_stays_float_and_the_reason_is_measure
     found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
     (kept,) = found.kept
     assert kept.unit.name == "loud"
+    assert found.spared == ("before loud",), "nothing computes in float unsaid"
     assert kept.drop_without == pytest.approx(0.054)
     assert kept.reason == "40.0 dB when quantized alone; quantized too, the drop would be 0.0540"
     assert found.drop == pytest.approx(0.004)

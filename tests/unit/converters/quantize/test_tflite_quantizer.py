@@ -112,7 +112,9 @@ def test_what_is_left_in_float_reads_floats_where_nothing_else_reads_the_codes(d
     whole, part = (answers(quantizer.quantize(any_share, kept), rows, "pooled") for kept in ([], [last]))
     assert decibels(expected, part) > decibels(expected, whole) + 10
     inside = quantizer.inspect(quantizer.quantize(any_share, [last]))
-    assert "DEPTHWISE_CONV_2D" in inside.float_operators, "what it reads is computed in float, and said to be"
+    assert "DEPTHWISE_CONV_2D" in inside.float_operators
+    (before,) = quantizer.spared(any_share, [last])
+    assert before.startswith("Relu6_1"), "what it reads is computed in float, and said to be"
     assert inside.weights - inside.quantized == {unit.name: unit.weights for unit in quantizer.units}[last]
 
 
@@ -131,6 +133,7 @@ def test_where_the_tool_cannot_mix_both_kinds_of_int8_every_unit_is_of_one_kind(
     monkeypatch.setattr(quantizer, "_with", failing)
     inside = quantizer.inspect(quantizer.quantize(replace(STATIC, minimum_weight_share=0), [last]))
     assert "DEPTHWISE_CONV_2D" not in inside.float_operators
+    assert quantizer.spared(replace(STATIC, minimum_weight_share=0), [last]) == ()
 
 
 def test_sensitivities_compare_the_output_that_is_asked_for(depthwise_tflite: bytes) -> None:
