@@ -58,7 +58,7 @@ class Request:
     and its held-out part steers the search for what must stay float; ``confidence`` is a labelled split for temperature
     and threshold; ``training`` gives ranges and telemetry reference, and is the calibration data where it is not given.
 
-    ``search_seconds`` is how long the search for what must stay in float goes on for each artifact, in seconds;
+    ``search_seconds`` is how long the search for what must stay in float goes on in each precision, in seconds;
     ``fallback`` allows the next precision where one cannot hold the limit. ``labels`` names the classes, ``features``
     what devices count (None: chosen from the inputs' shapes). ``profile`` names a device whose budgets must hold.
     ``task`` says what the model is for where its shapes and data cannot tell. ``signature`` chooses one of a

@@ -40,7 +40,8 @@ def search(
     uncertainty: Evaluate = lambda data: 0.0,
     minimum_share: float = INT8_SHARE,
     budget: int = BUDGET,
-    may_go_on: Callable[[], bool] = lambda: True,
+    seconds: float = math.inf,
+    clock: Callable[[], float] = lambda: 0.0,
     progress: Progress | None = None,
 ) -> Found:
     """The first precision among ``recipes`` whose drop stays within ``limit``; else the float ``model``.
@@ -52,8 +53,9 @@ def search(
     which to try them, as `ladder_from` gives them.
 
     At most ``budget`` candidates are measured for each precision, its recipes first; none with units in float once
-    ``may_go_on`` says no. Every int8 candidate has at least ``minimum_share`` of its weights in INT8, or what its
-    recipe asks for if that is more.
+    ``seconds`` have passed on ``clock`` since that precision was begun, so that one that cannot hold leaves the next its
+    own time. Every int8 candidate has at least ``minimum_share`` of its weights in INT8, or what its recipe asks for if
+    that is more.
 
     Raises `InvalidRequest` for a limit that is not finite, or a budget below the recipes of one precision.
     """
@@ -66,7 +68,7 @@ def search(
         raise InvalidRequest(f"a budget of {budget} candidates is less than one for each recipe")
     if not quantizer.units:
         ladder = {}  # nothing to quantize: every precision would be the float model again
-    trials = Trials(quantizer, evaluate, error, uncertainty, limit, minimum_share, budget, may_go_on, progress)
+    trials = Trials(quantizer, evaluate, error, uncertainty, limit, minimum_share, budget, seconds, clock, progress)
     exhausted: list[str] = []
     for precision, group in ladder.items():
         trials.start()

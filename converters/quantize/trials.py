@@ -49,7 +49,8 @@ class Trials:
         limit: float,
         minimum_share: float,
         budget: int,
-        may_go_on: Callable[[], bool],
+        seconds: float,
+        clock: Callable[[], float],
         progress: Progress | None,
     ) -> None:
         self.quantizer = quantizer
@@ -61,15 +62,17 @@ class Trials:
         self._limit = limit + ROUNDING
         self._minimum_share = minimum_share
         self._budget = budget
-        self._may_go_on = may_go_on
+        self._seconds = seconds
+        self._clock = clock
+        self._began = clock()
         self._progress = progress
         self._measured = 0
         self._weights = {unit.name: unit.weights for unit in quantizer.units}
         self._made: dict[tuple[str, frozenset[str]], Candidate | None] = {}
 
     def start(self) -> None:
-        """A new precision has the whole budget."""
-        self._measured, self.ended = 0, False
+        """A new precision has the whole budget, and the whole time."""
+        self._measured, self.ended, self._began = 0, False, self._clock()
 
     def holds(self, candidate: Candidate) -> bool:
         return candidate.drop <= self._limit
@@ -83,8 +86,11 @@ class Trials:
 
     def go_on(self) -> bool:
         """Whether there is time for candidates with units in float; if not, the record says that it ended."""
-        self.ended = self.ended or not self._may_go_on()
+        self.ended = self.ended or self._late()
         return not self.ended
+
+    def _late(self) -> bool:
+        return self._clock() - self._began >= self._seconds
 
     def drop(self, data: bytes) -> float:
         drop = float(self._evaluate(data))
@@ -98,7 +104,7 @@ class Trials:
         """None where the recipe cannot be followed, too few weights are in INT8, or the budget is spent."""
         key = (recipe.name, kept)
         if key not in self._made:
-            if self._measured >= self._budget or (kept and not self._may_go_on()):
+            if self._measured >= self._budget or (kept and self._late()):
                 self.ended = True
                 return None
             if self._progress is not None:

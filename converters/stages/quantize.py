@@ -38,7 +38,8 @@ JACKKNIFE_PARTS = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """``limit`` bounds what may be lost on the held-out part of the calibration rows; ``recipe`` None means that the
-    search chooses; after ``search_seconds`` no more units go back to float; ``fallback`` allows the next precision."""
+    search chooses; after ``search_seconds`` of one precision no more units go back to float; ``fallback`` allows the
+    next."""
 
     target: Target
     precision: Precision
@@ -92,7 +93,6 @@ def run(job: Job, say: Say) -> Result:
         job.target, model, ranges.inputs, [spec.name for spec in job.info.outputs], batched=batched
     )
     held_out = _HeldOut(job, calibration, parts[1])
-    ends = time.monotonic() + job.search_seconds
     found = search(
         quantizer,
         model,
@@ -101,7 +101,8 @@ def run(job: Job, say: Say) -> Result:
         limit=job.limit,
         error=held_out.error,
         uncertainty=held_out.uncertainty,
-        may_go_on=lambda: time.monotonic() < ends,
+        seconds=job.search_seconds,
+        clock=time.monotonic,
         progress=lambda text, done, total: say(f"{job.target}: {text}", done, total),
     )
     if not found.holds or (found.precision != job.precision and not job.fallback):

@@ -80,12 +80,27 @@ def test_a_recipe_that_holds_as_it_is_keeps_nothing_in_float() -> None:
 
 def test_when_time_is_up_every_recipe_was_tried_but_no_unit_goes_back_to_float() -> None:
     fake = twenty(loud=0.05)
-    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, may_go_on=lambda: False)
+    found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, seconds=0)
     assert (found.precision, found.kept) == ("int8-weights", ())
     assert found.exhausted == ("int8", "int8-dynamic")
     assert {each.recipe for each in found.tried if each.precision == "int8"} == {
         recipe.name for recipe in LADDER if recipe.precision == "int8"
     }
+
+
+def test_a_precision_that_uses_up_its_time_leaves_the_next_its_own() -> None:
+    fake, seconds = twenty(a=0.03, b=0.03, c=0.012), 5.0
+    now = 0.0
+
+    def slow_drop(data: bytes) -> float:
+        nonlocal now
+        now += seconds / 4 if json.loads(data)[1] == "int8" else seconds / 10
+        return fake.drop(data)
+
+    found = search(fake, FLOAT, slow_drop, recipes=LADDER, limit=0.01, seconds=seconds, clock=lambda: now)
+    assert now > seconds
+    assert (found.precision, {each.unit.name for each in found.kept}) == ("int8-dynamic", {"a", "b"})
+    assert found.exhausted == ("int8",)
 
 
 def test_only_the_unit_that_costs_too_much_stays_float_and_the_reason_is_measured() -> None:
