@@ -33,7 +33,7 @@ class Quantizer(Protocol):
     does not judge accuracy. `spared` names the units whose weights it puts into INT8 but which compute in float, since
     only units in ``keep_float`` read what they give. `sensitivities` gives, for each unit, the signal-to-noise ratio in
     dB of the model's first output when that unit alone is quantized (lower: more sensitive; infinity where it changes
-    nothing).
+    nothing), without those that a tool fails on.
     """
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -111,17 +112,19 @@ class TfliteQuantizer:
     def sensitivities(self, recipe: Recipe) -> dict[str, float]:
         """dB of the first output when one unit alone is quantized, for each unit that the recipe would quantize.
 
-        Measured on a few calibration rows, spread over all, in LiteRT.
+        Measured on a few calibration rows, spread over all, in LiteRT. A unit that the tool fails on when it is alone
+        is left out: with others it may be fine, and nothing is known of it.
         """
         if not self._calls:
             raise TooLittleData("the search for sensitive operators needs calibration rows: there are none")
         count = some_rows(len(self._calls), sum(array.size for array in self._calls[0].values()))
         calls = [self._calls[at] for at in np.unique(np.linspace(0, len(self._calls) - 1, count).astype(int))]
         expected = self._answers(self._model, calls)
-        return {
-            name: signal_to_noise(expected, self._answers(self._with(recipe, [name]), calls))
-            for name in self._chosen(recipe)
-        }
+        known = {}
+        for name in self._chosen(recipe):
+            with suppress(ConversionFailed):
+                known[name] = signal_to_noise(expected, self._answers(self._with(recipe, [name]), calls))
+        return known
 
     def _chosen(self, recipe: Recipe) -> list[str]:
         kinds = recipe.operators["tflite"]

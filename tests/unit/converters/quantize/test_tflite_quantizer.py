@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.errors import ConversionFailed, InvalidRequest, QuantizationRefused, TooLittleData
-from converters.quantize.recipes import ladder_from, load_recipe, recipe_names
+from converters.quantize.recipes import Recipe, ladder_from, load_recipe, recipe_names
 from converters.quantize.search import search
 from converters.quantize.tflite import TfliteQuantizer
 from converters.quantize.tflite_compact import compacted, packed
@@ -144,6 +144,23 @@ def test_sensitivities_compare_the_output_that_is_asked_for(depthwise_tflite: by
     )
     assert found[head] == float("inf"), "the head lies behind the pooled values"
     assert all(20 < value < 80 for name, value in found.items() if name != head)
+
+
+def test_a_unit_that_the_tool_fails_on_alone_has_no_sensitivity_and_the_others_have_theirs(
+    depthwise_tflite: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer = TfliteQuantizer(depthwise_tflite, calls(pictures(30, 1)))
+    whole = quantizer.sensitivities(STATIC)
+    failing = next(iter(whole))
+    given = TfliteQuantizer._with
+
+    def fails_on_one(self: TfliteQuantizer, recipe: Recipe, names: Iterable[str], **more: Any) -> bytes:
+        if list(names) == [failing]:
+            raise ConversionFailed("ai-edge-quantizer: TypeError: can only concatenate str")
+        return given(self, recipe, names, **more)
+
+    monkeypatch.setattr(TfliteQuantizer, "_with", fails_on_one)
+    assert quantizer.sensitivities(STATIC) == {name: value for name, value in whole.items() if name != failing}
 
 
 def test_the_first_layer_over_raw_wide_columns_stays_float_and_the_reason_is_measured(folded_tflite: bytes) -> None:
