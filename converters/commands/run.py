@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--task", help="classification, binary, regression or detection, where the shapes cannot tell")
     parser.add_argument("--quantization", help="a quantization recipe by name, instead of the search over them")
     parser.add_argument("--search-seconds", type=float,
-                        help="in each precision tried, until no more operators go back to float (default: 300)")  # fmt: skip
+                        help="in each precision, until no more operators go back to float (default: 300)")  # fmt: skip
     parser.add_argument("--no-fallback", dest="fallback", action="store_false", default=None,
                         help="refuse what cannot hold the limit, instead of trying the next precision")  # fmt: skip
     parser.add_argument("--target-risk", type=float, help="share of trusted answers that may be wrong (default: 0.05)")

@@ -156,7 +156,7 @@ def test_a_unit_that_the_tool_fails_on_alone_has_no_sensitivity_and_the_others_h
 
     def fails_on_one(self: TfliteQuantizer, recipe: Recipe, names: Iterable[str], **more: Any) -> bytes:
         if list(names) == [failing]:
-            raise ConversionFailed("ai-edge-quantizer: TypeError: can only concatenate str")
+            raise ConversionFailed("ai-edge-quantizer", "TypeError: can only concatenate str")
         return given(self, recipe, names, **more)
 
     monkeypatch.setattr(TfliteQuantizer, "_with", fails_on_one)
