@@ -54,8 +54,8 @@ def search(
 
     At most ``budget`` candidates are measured for each precision, its recipes first; none with units in float once
     ``seconds`` have passed on ``clock`` since that precision was begun, so that one that cannot hold leaves the next
-    its own time. Every int8 candidate has at least ``minimum_share`` of its weights in INT8, or what its recipe asks for
-    if that is more.
+    its own time. Every int8 candidate has at least ``minimum_share`` of its weights in INT8, or what its recipe asks
+    for if that is more.
 
     Raises `InvalidRequest` for a limit that is not finite, or a budget below the recipes of one precision.
     """
