@@ -11,6 +11,8 @@ UV := .tools/uv/bin/uv
 DEMO_OUT ?= out/demo
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# Test files run beside each other, one process for each processor; TEST_JOBS=0 runs all in one, as pytest itself does.
+TEST_JOBS ?= auto
 
 # The first interpreter that works and that the lock file covers. Override with: make setup PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -30,7 +32,8 @@ demo: setup  ## train, convert, sign, roll out, break, recover, find drift; writ
 
 test: setup  ## every test but the long matrices; shows the slowest
 	@echo "==> tests (the slowest are listed at the end; the demo alone takes about 5 minutes)"
-	@$(BIN)/python -m pytest -m "not long" --ignore tests/packaging $(TEST_ARGS)
+	@$(BIN)/python -m pytest -m "not long" --ignore tests/packaging -n $(TEST_JOBS) --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 test-long: setup  ## the longer matrices and fuzz runs
 	@$(BIN)/python -m pytest -m long $(TEST_ARGS)

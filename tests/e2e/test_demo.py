@@ -12,14 +12,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.demo, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.demo, pytest.mark.timeout(2500)]
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
-        ["make", "demo", f"DEMO_OUT={folder}"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=1400
+        ["make", "demo", f"DEMO_OUT={folder}"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=2400
     )
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
     return folder

@@ -21,8 +21,11 @@ def test_the_page_says_what_a_run_says(case: Case) -> None:
     stated = published()
     for cell in run_case(case):
         assert cell.status != "error", cell.reason
-        reached = cell.precision if cell.status == "ok" else ""
-        assert stated[cell.case, cell.target] == (cell.status, reached), cell.reason
+        status, reached, reason = stated[cell.case, cell.target]
+        assert cell.status == status, cell.reason
+        # Where time ended a search, then or now, how far it comes is a matter of the machine.
+        if cell.status == "ok" and "the search ended early" not in reason + cell.reason:
+            assert cell.precision == reached, cell.reason
         if cell.status == "refused":
             assert cell.reason, "a refusal without a reason"
 

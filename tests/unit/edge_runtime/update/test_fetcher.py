@@ -81,7 +81,9 @@ def test_a_gzip_bomb_is_not_inflated(server: StaticServer, transport: Transport)
         transport.fetch(f"{server.url}/file.json", 1000)
 
 
-@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"data" * 100)[:-4], b""])
+@pytest.mark.parametrize(
+    "body", [b"not gzip", gzip.compress(b"data" * 100)[:-4], b""], ids=["no gzip", "cut off", "empty"]
+)
 def test_damaged_gzip_is_a_failed_transfer(server: StaticServer, transport: Transport, body: bytes) -> None:
     server.faults["/file.json"] = lambda handler: handler.send(200, body, Content_Encoding="gzip")
     with pytest.raises(UpdateError, match="gzip") as caught:
