@@ -147,8 +147,8 @@ def tables(cells: Sequence[Cell]) -> str:
         ),
         "",
         f"What came of real models, each asked for INT8 (scikit-learn: fp32) with a limit of {LIMIT:g} and "
-        f"{SEARCH_S} seconds of search in each precision, from a run of `python -m bench.matrix`. Agreement is with the "
-        "source on the evaluation rows.",
+        f"{SEARCH_S} seconds of search in each precision, from a run of `python -m bench.matrix`. Agreement is with "
+        "the source on the evaluation rows.",
         "",
         "| model | source | target | status | reached | agreement | bytes, of fp32 | units in float | why |",
         "|---|---|---|---|---|---|---|---|---|",
