@@ -10,7 +10,9 @@ is skipped. It shows what the program *means*; Apple's kernels may round differe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +58,33 @@ class CoreMLReference:
         ``observe`` sees every tensor that depends on the inputs, outside nested blocks, once for each chunk of rows.
         Raises `ConversionFailed` for a program that cannot be computed (an index outside its tensor, an endless loop).
         """
-        rows = len(next(iter(inputs.values())))
+        if observe is None and self._chunk > 1:
+            try:
+                return self._joined(self._beside_each_other(inputs))
+            except RowDependent:
+                self._chunk = 1
+        return self._joined(self._one_by_one(inputs, observe))
+
+    def _beside_each_other(self, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The chunks are the same as one by one, and so is every number."""
+        with ThreadPoolExecutor(_chunks_at_once()) as pool:
+            starts = range(0, _rows(inputs), self._chunk)
+            return list(pool.map(lambda start: self._run_chunk(_part(inputs, start, self._chunk), None), starts))
+
+    def _one_by_one(self, inputs: Mapping[str, np.ndarray], observe: Observer | None) -> list[dict[str, np.ndarray]]:
         parts: list[dict[str, np.ndarray]] = []
         start = 0
-        while start < rows:
+        while start < _rows(inputs):
             step = self._chunk
-            chunk = {name: value[start : start + step] for name, value in inputs.items()}
             try:
-                parts.append(self._run_chunk(chunk, observe))
+                parts.append(self._run_chunk(_part(inputs, start, step), observe))
             except RowDependent:
                 self._chunk = 1
                 continue
             start += step
+        return parts
+
+    def _joined(self, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     @property
@@ -96,7 +113,7 @@ class CoreMLReference:
 
     def _run_chunk(self, inputs: Mapping[str, np.ndarray], observe: Observer | None) -> dict[str, np.ndarray]:
         values = self.values(inputs)
-        rows = len(next(iter(values.values())))
+        rows = _rows(values)
 
         def seen(var: Any, value: np.ndarray) -> None:
             if observe and len(value) == rows:
@@ -108,6 +125,21 @@ class CoreMLReference:
             results = self.evaluator.run(values, seen if observe else None)
         named = zip(self.outputs, results, strict=True)
         return {name: np.broadcast_to(value, (rows, *value.shape[1:])) for name, value in named}
+
+
+def _rows(inputs: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _part(inputs: Mapping[str, np.ndarray], start: int, rows: int) -> dict[str, np.ndarray]:
+    return {name: value[start : start + rows] for name, value in inputs.items()}
+
+
+def _chunks_at_once() -> int:
+    """One for each processor, where BLAS was told to leave some of them free (`runner` does so); else BLAS has all."""
+    processors = os.cpu_count() or 1
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    return max(1, processors // int(threads)) if threads.isdecimal() and int(threads) else 1
 
 
 def _operations(block: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, en
 from examples.smartwatch.data import Windows
 
 WINDOWS_A_DAY = 100
+AT_ONCE = 16  # devices of each process that report at the same time, as those of a fleet do
 MIX_CONCENTRATION = 3.0  # of each wearer's own mix of exercises: real fleets differ from device to device
 
 
@@ -143,12 +144,14 @@ def _send(devices: NDArray[np.intp], day: int, turned: bool) -> int:
     from edge_runtime.telemetry.upload import upload
 
     u = _uplink
-    taken = 0
-    for device in devices.tolist():
+
+    def send_one(device: int) -> bool:
         answers = u.turned if turned and u.wearers.strapped_wrong[device] else u.normal
         report = _report(u, answers, u.wearers.rows(device, day, u.seed), day)
-        taken += upload(report, _client, u.server, u.token)
-    return taken
+        return upload(report, _client, u.server, u.token)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return sum(pool.map(send_one, devices.tolist()))
 
 
 def _report(u: Uplink, answers: Answers, rows: NDArray[np.intp], day: int) -> bytes:
