@@ -27,7 +27,7 @@ PAGE = Path("docs/converters.md")
 BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 TARGETS = ("onnx", "tflite", "coreml")
 LIMIT = 0.02
-SEARCH_S = 100  # a precision, instead of the command's 300: sixteen cases end within an hour
+SEARCH_S = 100  # a precision, instead of the command's 300: there are sixteen cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class Found:
     ``holds`` is false only where not even the float model stays within the limit; ``data`` is that model then, and
     ``recipe`` is None, as whenever the float model is what was found. ``spared`` names the units that compute in float
     with weights in INT8, beside those of ``kept``. ``exhausted`` names the precisions whose search
-    the budget ended early. ``tried`` is every candidate in order.
+    the budget or the time ended early. ``tried`` is every candidate in order.
     """
 
     data: bytes

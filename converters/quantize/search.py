@@ -13,6 +13,7 @@ candidate; where it has none, another 8-bit precision that does so is taken inst
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,7 +42,7 @@ def search(
     minimum_share: float = INT8_SHARE,
     budget: int = BUDGET,
     seconds: float = math.inf,
-    clock: Callable[[], float] = lambda: 0.0,
+    clock: Callable[[], float] = time.monotonic,
     progress: Progress | None = None,
 ) -> Found:
     """The first precision among ``recipes`` whose drop stays within ``limit``; else the float ``model``.

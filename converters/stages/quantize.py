@@ -214,16 +214,16 @@ def _why_not(job: Job, found: Found, rows: int) -> str:
     if not drops:
         why = _reasons(asked)
         return f"{job.precision} was not possible ({why}); reached {found.precision}"
+    early = f", the search ended early at {', '.join(found.exhausted)}" if found.exhausted else ""
     if min(drops) <= job.limit:
         return (
             f"the best {job.precision} loses {min(drops):.4f} on {rows} held-out calibration rows, which is within the "
             f"limit of {job.limit:g} by less than a standard error; reached {found.precision}, which is well within it "
-            f"(without fallback, {job.precision} stays)"
+            f"(without fallback, {job.precision} stays){early}"
         )
     return (
         f"no {job.precision} of {len(asked)} candidates stayed within {job.limit:g} on {rows} held-out calibration "
-        f"rows (the best lost {min(drops):.4f}); reached {found.precision}"
-        + (f", the search ended early at {', '.join(found.exhausted)}" if found.exhausted else "")
+        f"rows (the best lost {min(drops):.4f}); reached {found.precision}{early}"
     )
 
 

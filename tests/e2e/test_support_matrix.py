@@ -23,7 +23,7 @@ def test_the_page_says_what_a_run_says(case: Case) -> None:
         assert cell.status != "error", cell.reason
         status, reached, reason = stated[cell.case, cell.target]
         assert cell.status == status, cell.reason
-        # Where time ended a search, then or now, how far it comes is a matter of the machine.
+        # Where its time or its budget ended a search, then or now, how far it comes may be a matter of the machine.
         if cell.status == "ok" and "the search ended early" not in reason + cell.reason:
             assert cell.precision == reached, cell.reason
         if cell.status == "refused":
