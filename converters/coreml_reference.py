@@ -25,7 +25,7 @@ from converters.mil.reading import read_program
 __all__ = ["CoreMLReference", "Observer"]
 
 CHUNK = 256  # rows evaluated at once, where they are small
-CHUNK_BYTES = 1 << 27  # of the widest operation's tensors; a large model's rows come in smaller chunks
+CHUNK_BYTES = 1 << 25  # of the widest operation's tensors; a large model's rows come in smaller chunks
 Observer = Callable[[str, np.ndarray], None]  # tensor name, (rows, *shape)
 
 
