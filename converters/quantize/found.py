@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,10 +10,11 @@ from converters.quantize.base import Unit
 from converters.quantize.weights import Quantized
 from edge_runtime.bundle.manifest import Precision
 
-__all__ = ["FLOAT", "Found", "Kept", "Outcome", "Tried"]
+__all__ = ["FLOAT", "Ended", "Found", "Kept", "Outcome", "Tried"]
 
 FLOAT: Precision = "fp32"
 Outcome = Literal["holds", "over", "refused"]
+Ended = Literal["time", "candidates"]  # what a search that did not come to its own end ran out of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +43,22 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A unit left in float: its ``sensitivity``, dB when it alone is quantized, and the ``drop_without``, measured with
-    it quantized too and the other kept units in float (None where the budget ended before that), give or take
-    ``uncertainty_without``, its standard error."""
+    it quantized too and the other kept units in float, give or take ``uncertainty_without``, its standard error. Where
+    that was not measured, ``drop_without`` is None, and ``ended`` says what the search ran out of before (None where
+    such a model could not be made)."""
 
     unit: Unit
     sensitivity: float
     drop_without: float | None
     uncertainty_without: float = 0.0
+    ended: Ended | None = None
 
     @property
     def reason(self) -> str:
         """Why it stays float, for the report."""
         if self.drop_without is None:
-            measured = "not measured without it, since the budget of candidates ended"
+            why = f"the search ran out of {self.ended}" if self.ended else "no such model could be made"
+            measured = f"not measured without it, since {why}"
         else:
             about = f" ± {self.uncertainty_without:.4f}" if self.uncertainty_without else ""
             measured = f"quantized too, the drop would be {self.drop_without:.4f}{about}"
@@ -66,8 +71,8 @@ class Found:
 
     ``holds`` is false only where not even the float model stays within the limit; ``data`` is that model then, and
     ``recipe`` is None, as whenever the float model is what was found. ``spared`` names the units that compute in float
-    with weights in INT8, beside those of ``kept``. ``exhausted`` names the precisions whose search
-    the budget or the time ended early. ``tried`` is every candidate in order.
+    with weights in INT8, beside those of ``kept``. ``exhausted`` has the precisions whose search ran
+    out of time or of candidates. ``tried`` is every candidate in order.
     """
 
     data: bytes
@@ -78,5 +83,5 @@ class Found:
     quantized: Quantized
     kept: tuple[Kept, ...]
     spared: tuple[str, ...]
-    exhausted: tuple[str, ...]
+    exhausted: Mapping[Precision, Ended]
     tried: tuple[Tried, ...]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from converters.errors import InvalidRequest
 from converters.quantize.base import Quantizer, Unit
-from converters.quantize.found import FLOAT, Found, Kept, Tried
+from converters.quantize.found import FLOAT, Ended, Found, Kept, Tried
 from converters.quantize.recipes import Recipe
 from converters.quantize.trials import Candidate, Evaluate, Progress, Trials
 from edge_runtime.bundle.manifest import Precision
@@ -70,16 +70,16 @@ def search(
     if not quantizer.units:
         ladder = {}  # nothing to quantize: every precision would be the float model again
     trials = Trials(quantizer, evaluate, error, uncertainty, limit, minimum_share, budget, seconds, clock, progress)
-    exhausted: list[str] = []
+    exhausted: dict[Precision, Ended] = {}
     for precision, group in ladder.items():
         trials.start()
         chosen = _search_one(trials, group)
         if trials.ended:
-            exhausted.append(precision)
+            exhausted[precision] = trials.ended
         if chosen is not None:
             later = [each for each in recipes if list(ladder).index(each.precision) > list(ladder).index(precision)]
-            return _found(trials, _surer(trials, chosen, later), tuple(exhausted))
-    return _float(trials, model, tuple(exhausted))
+            return _found(trials, _surer(trials, chosen, later), exhausted)
+    return _float(trials, model, exhausted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,10 +175,11 @@ def _prune(
             return now, needed
 
 
-def _found(trials: Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Found:
+def _found(trials: Trials, chosen: _Chosen, exhausted: Mapping[Precision, Ended]) -> Found:
     candidate = chosen.candidate
     units = {unit.name: unit for unit in trials.quantizer.units}
     names = sorted(candidate.kept, key=lambda name: (chosen.sensitivities[name], name))
+    ended = exhausted.get(candidate.recipe.precision)
     taken = (candidate.recipe.name, tuple(sorted(candidate.kept)))
     return Found(
         data=candidate.data,
@@ -187,23 +188,26 @@ def _found(trials: Trials, chosen: _Chosen, exhausted: tuple[str, ...]) -> Found
         drop=candidate.drop,
         holds=True,
         quantized=candidate.quantized,
-        kept=tuple(_kept(trials, units[name], chosen.sensitivities[name], chosen.without.get(name)) for name in names),
+        kept=tuple(
+            _kept(trials, units[name], chosen.sensitivities[name], chosen.without.get(name), ended) for name in names
+        ),
         spared=trials.quantizer.spared(candidate.recipe, candidate.kept),
         exhausted=exhausted,
         tried=tuple(replace(each, chosen=(each.recipe, each.kept) == taken) for each in trials.tried),
     )
 
 
-def _kept(trials: Trials, unit: Unit, sensitivity: float, without: Candidate | None) -> Kept:
+def _kept(trials: Trials, unit: Unit, sensitivity: float, without: Candidate | None, ended: Ended | None) -> Kept:
     return Kept(
         unit=unit,
         sensitivity=sensitivity,
         drop_without=None if without is None else without.drop,
         uncertainty_without=0.0 if without is None else trials.uncertainty(without),
+        ended=ended if without is None else None,
     )
 
 
-def _float(trials: Trials, model: bytes, exhausted: tuple[str, ...]) -> Found:
+def _float(trials: Trials, model: bytes, exhausted: Mapping[Precision, Ended]) -> Found:
     """The float model, which is the last resort whatever it measures."""
     quantized = trials.quantizer.inspect(model)
     drop = trials.drop(model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from converters.errors import CheckFailed, ConversionFailed, QuantizationRefused
 from converters.quantize.base import Quantizer
-from converters.quantize.found import Outcome, Tried
+from converters.quantize.found import Ended, Outcome, Tried
 from converters.quantize.recipes import Recipe
 from converters.quantize.weights import Quantized
 from edge_runtime.bundle.manifest import Precision
@@ -55,7 +55,7 @@ class Trials:
     ) -> None:
         self.quantizer = quantizer
         self.tried: list[Tried] = []
-        self.ended = False
+        self.ended: Ended | None = None
         self._evaluate = evaluate
         self._error = error
         self._uncertainty = uncertainty
@@ -72,7 +72,7 @@ class Trials:
 
     def start(self) -> None:
         """A new precision has the whole budget, and the whole time."""
-        self._measured, self.ended, self._began = 0, False, self._clock()
+        self._measured, self.ended, self._began = 0, None, self._clock()
 
     def holds(self, candidate: Candidate) -> bool:
         return candidate.drop <= self._limit
@@ -86,8 +86,9 @@ class Trials:
 
     def go_on(self) -> bool:
         """Whether there is time for candidates with units in float; if not, the record says that it ended."""
-        self.ended = self.ended or self._late()
-        return not self.ended
+        if self.ended is None and self._late():
+            self.ended = "time"
+        return self.ended is None
 
     def _late(self) -> bool:
         return self._clock() - self._began >= self._seconds
@@ -104,8 +105,11 @@ class Trials:
         """None where the recipe cannot be followed, too few weights are in INT8, or the budget is spent."""
         key = (recipe.name, kept)
         if key not in self._made:
-            if self._measured >= self._budget or (kept and self._late()):
-                self.ended = True
+            if self._measured >= self._budget:
+                self.ended = "candidates"
+                return None
+            if kept and self._late():
+                self.ended = "time"
                 return None
             if self._progress is not None:
                 floats = f", {len(kept)} in float" if kept else ""

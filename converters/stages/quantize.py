@@ -15,7 +15,8 @@ from converters.engines import open_engine
 from converters.errors import InvalidRequest, QuantizationRefused
 from converters.progress import Say
 from converters.quantize.formats import engine_version, inspect_model, open_quantizer, operators_of
-from converters.quantize.found import Found, Tried
+from converters.quantize.found import Tried
+from converters.quantize.reasons import why_not, why_nothing
 from converters.quantize.recipes import Recipe, ladder_from, load_recipe
 from converters.quantize.search import search
 from converters.quantize.weights import Quantized
@@ -112,11 +113,11 @@ def run(job: Job, say: Say) -> Result:
             + (
                 f"; the best of {len(found.tried)} candidates loses {best:.4f}"
                 if best is not None
-                else f": {_reasons(found.tried)}"
+                else f": {why_nothing(found.tried)}"
             )
             + ("" if job.fallback else "; allow the next precision, or a wider limit")
         )
-    reason = "" if found.precision == job.precision else _why_not(job, found, held_out.rows)
+    reason = "" if found.precision == job.precision else why_not(found, job.precision, job.limit, held_out.rows)
     result = _result(job, found.data, found.precision, found.recipe, found.quantized)
     return replace(
         result,
@@ -203,36 +204,6 @@ def _spared(units: Sequence[str]) -> tuple[str, ...]:
         return ()
     only = "only units left in float read what they give"
     return (f"with weights in INT8, but computed in float, since {only}: {', '.join(units)}",)
-
-
-def _why_not(job: Job, found: Found, rows: int) -> str:
-    """Why the precision that was asked for was not reached, in one sentence."""
-    asked = [each for each in found.tried if each.precision == job.precision]
-    drops = [each.drop for each in asked if each.drop is not None]
-    if not found.tried[:-1]:
-        return f"the model has no weights of convolutions or matrix products to quantize; it stays {found.precision}"
-    if not drops:
-        why = _reasons(asked)
-        return f"{job.precision} was not possible ({why}); reached {found.precision}"
-    early = f", the search ended early at {', '.join(found.exhausted)}" if found.exhausted else ""
-    if min(drops) <= job.limit:
-        return (
-            f"the best {job.precision} loses {min(drops):.4f} on {rows} held-out calibration rows, which is within the "
-            f"limit of {job.limit:g} by less than a standard error; reached {found.precision}, which is well within it "
-            f"(without fallback, {job.precision} stays){early}"
-        )
-    return (
-        f"no {job.precision} of {len(asked)} candidates stayed within {job.limit:g} on {rows} held-out calibration "
-        f"rows (the best lost {min(drops):.4f}); reached {found.precision}{early}"
-    )
-
-
-def _reasons(tried: Sequence[Tried]) -> str:
-    """Why nothing could be made: of several recipes that fail alike, the first one's words."""
-    notes = list(dict.fromkeys(each.note for each in tried if each.note))
-    if not notes:
-        return "there is no recipe for it"
-    return notes[0] + (f"; {len(notes) - 1} other recipes fail too" if len(notes) > 1 else "")
 
 
 def _as_given(job: Job) -> Result:

@@ -73,7 +73,7 @@ def twenty(**losses: float) -> FakeQuantizer:
 def test_a_recipe_that_holds_as_it_is_keeps_nothing_in_float() -> None:
     fake = twenty(a=0.004)
     found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01)
-    assert (found.precision, found.kept, found.holds, found.exhausted) == ("int8", (), True, ())
+    assert (found.precision, found.kept, found.holds, found.exhausted) == ("int8", (), True, {})
     assert found.quantized.share == 1.0
     assert {each.recipe for each in found.tried} == {r.name for r in LADDER if r.precision == "int8"}
 
@@ -82,7 +82,7 @@ def test_when_time_is_up_every_recipe_was_tried_but_no_unit_goes_back_to_float()
     fake = twenty(loud=0.05)
     found = search(fake, FLOAT, fake.drop, recipes=LADDER, limit=0.01, seconds=0)
     assert (found.precision, found.kept) == ("int8-weights", ())
-    assert found.exhausted == ("int8", "int8-dynamic")
+    assert found.exhausted == {"int8": "time", "int8-dynamic": "time"}
     assert {each.recipe for each in found.tried if each.precision == "int8"} == {
         recipe.name for recipe in LADDER if recipe.precision == "int8"
     }
@@ -100,7 +100,7 @@ def test_a_precision_that_uses_up_its_time_leaves_the_next_its_own() -> None:
     found = search(fake, FLOAT, slow_drop, recipes=LADDER, limit=0.01, seconds=seconds, clock=lambda: now)
     assert now > seconds
     assert (found.precision, {each.unit.name for each in found.kept}) == ("int8-dynamic", {"a", "b"})
-    assert found.exhausted == ("int8",)
+    assert found.exhausted == {"int8": "time"}
 
 
 def test_only_the_unit_that_costs_too_much_stays_float_and_the_reason_is_measured() -> None:
@@ -254,7 +254,7 @@ def test_a_drop_that_is_not_a_number_never_holds() -> None:
         fake, FLOAT, lambda data: 0.0 if data == FLOAT else float("nan"), recipes=LADDER, limit=1.0, budget=6
     )
     assert (found.precision, found.holds) == ("fp32", True)
-    assert found.exhausted == ("int8",)
+    assert found.exhausted == {"int8": "candidates"}
 
 
 def test_a_drop_that_is_the_limit_but_for_rounding_holds() -> None:
