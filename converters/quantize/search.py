@@ -159,10 +159,20 @@ def _prune(
 ) -> tuple[Candidate, Mapping[str, Candidate]]:
     """Without the kept units that are not needed, the least sensitive first; and what is made without those that are.
 
-    Goes over them until none goes, so that the result needs every one of its own.
+    Bisected first: growing doubles its steps, so that the last one brought many too many, and time may end this. Then
+    one by one, over and over until none goes, so that the result needs every one of its own.
     """
     now = start
     good_enough = trials.holds_clearly if trials.holds_clearly(start) else trials.holds
+    order = sorted(start.kept, key=lambda each: (sensitivities[each], each))
+    too_few, enough = 0, len(order)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        fewer = trials.make(now.recipe, frozenset(order[:middle]))
+        if fewer is not None and good_enough(fewer):
+            now, enough = fewer, middle
+        else:
+            too_few = middle
     while True:
         before, needed = now, dict[str, Candidate]()
         for name in sorted(now.kept, key=lambda each: (-sensitivities[each], each)):

@@ -248,6 +248,24 @@ def test_many_units_go_back_to_float_in_few_steps_and_one_that_harms_does_not_st
     assert len(grown) < 2 * 39 + 15
 
 
+def test_where_time_is_short_what_the_last_step_brought_too_many_goes_by_halves() -> None:
+    losses = {f"loud{i}": 0.02 for i in range(8)} | {f"quiet{i:03}": 0.0001 * (i < 10) for i in range(192)}
+    fake, now = equal(losses), 0.0
+
+    def slow_drop(data: bytes) -> float:
+        nonlocal now
+        now += 1.0
+        return fake.drop(data)
+
+    recipes = recipes_of("int8")
+    grown = len(recipes) + 4  # steps of 1, 2, 4 and 8 units
+    found = search(
+        fake, FLOAT, slow_drop, recipes=recipes, limit=0.015, seconds=grown + 4, clock=lambda: now, minimum_share=0.9
+    )
+    assert found.exhausted == {"int8": "time"}
+    assert {each.unit.name for each in found.kept} == {f"loud{i}" for i in range(8)}
+
+
 def test_a_drop_that_is_not_a_number_never_holds() -> None:
     fake = twenty()
     found = search(
