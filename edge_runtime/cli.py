@@ -39,9 +39,7 @@ _FINE = frozenset(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.run is not _tuf:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a label may hold what this terminal cannot show
     try:
@@ -77,10 +75,22 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.set_defaults(run=_status)
 
-    tuf = commands.add_parser("tuf", help="the plain TUF client for conformance tests (not in this version)")
-    tuf.add_argument("arguments", nargs="*")
-    tuf.set_defaults(run=_tuf)
+    _tuf_options(commands.add_parser("tuf", help="the plain TUF client, which conformance tests drive"))
     return parser
+
+
+def _tuf_options(tuf: argparse.ArgumentParser) -> None:
+    """The command line of the public TUF conformance suite."""
+    tuf.add_argument("--metadata-dir", type=Path, required=True, help="folder of trusted metadata")
+    tuf.add_argument("--metadata-url", help="where the repository's metadata is")
+    tuf.add_argument("--target-name", action="append", default=[], help="a target to download; repeat for more")
+    tuf.add_argument("--target-base-url", help="where the repository's targets are")
+    tuf.add_argument("--target-dir", type=Path, help="folder that targets are downloaded to")
+    actions = tuf.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("init", help="trust this root").add_argument("root", type=Path, metavar="ROOT")
+    actions.add_parser("refresh", help="fetch and verify the top-level metadata")
+    actions.add_parser("download", help="verify and download targets")
+    tuf.set_defaults(run=_tuf)
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +220,23 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _tuf(options: argparse.Namespace) -> int:
-    raise ConfigurationError("the tuf command is not in this version; `update` is the same client with house rules")
+    from edge_runtime.update import plain
+
+    folder: Path = options.metadata_dir
+    if options.action == "init":
+        plain.init(folder, options.root)
+        return 0
+    if options.metadata_url is None:
+        raise ConfigurationError(f"tuf {options.action} needs --metadata-url")
+    if options.action == "refresh":
+        plain.refresh(folder, options.metadata_url)
+        return 0
+    if not options.target_name or options.target_base_url is None or options.target_dir is None:
+        raise ConfigurationError("tuf download needs --target-name, --target-base-url and --target-dir")
+    plain.download_targets(
+        folder, options.metadata_url, options.target_name, options.target_base_url, options.target_dir
+    )
+    return 0
 
 
 def _examples(path: Path, many: bool) -> list[dict[str, Any]]:

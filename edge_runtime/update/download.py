@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 
     from edge_runtime.update.fetcher import Transport
 
-__all__ = ["RESERVE_BYTES", "discard", "download", "etag_path"]
+__all__ = ["RESERVE_BYTES", "Refused", "discard", "download", "etag_path"]
 
 RESERVE_BYTES = 4 << 20  # stays free for the state file, the metadata and everybody else on the device
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+
+
+class Refused(UpdateError):
+    """The server answered with ``status`` instead of the file."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(Outcome.DOWNLOAD_FAILED, message)
+        self.status = status
 
 
 def download(transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk) -> None:
@@ -36,6 +44,8 @@ def download(transport: Transport, url: str, target: TargetFile, part: Path, dis
     with ``DOWNLOAD_FAILED`` (``part`` stays, for the next time) or ``VERIFICATION_FAILED`` (it is removed), and
     `StoreFull` before anything is downloaded if there is no room.
     """
+    if target.length == 0:
+        disk.write(part, b"")
     for _ in range(2):
         resumed = _transfer(transport, url, target, part, disk)
         size = disk.size(part) or 0
@@ -124,8 +134,8 @@ def _begin(response: httpx.Response, url: str, target: TargetFile, part: Path, h
     if response.status_code not in (200, 206) or encoding != "identity":
         if response.status_code == 416:
             discard(part, disk)
-        raise UpdateError(
-            Outcome.DOWNLOAD_FAILED, f"the server answered {response.status_code}, encoding {encoding!a}, for {url}"
+        raise Refused(
+            response.status_code, f"the server answered {response.status_code}, encoding {encoding!a}, for {url}"
         )
     if response.status_code == 206:
         stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))

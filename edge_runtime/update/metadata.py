@@ -1,4 +1,4 @@
-"""TUF's client workflow for one model: python-tuf's Updater with this project's disk, clock and house rules.
+"""TUF's client workflow: python-tuf's Updater with this project's disk and clock; and for one model, with house rules.
 
 Written against the internals of tuf 7.0, to which the package is pinned. What changes: files are written through
 `Disk` and fsynced; ``root.json`` is a plain file, since FAT and Windows have no symlinks; the time that expiries are
@@ -28,7 +28,7 @@ from edge_runtime.disk import Disk, write_atomic
 from edge_runtime.errors import Outcome, UpdateError
 from edge_runtime.update.rules import check_root, check_targets, find_target, releases_role, rollouts_role
 
-__all__ = ["MetadataClient"]
+__all__ = ["MetadataClient", "PlainClient", "translated"]
 
 # Smaller than tuf's own caps: a device holds each of these in memory while it reads it.
 _CONFIG = UpdaterConfig(
@@ -41,8 +41,56 @@ _CONFIG = UpdaterConfig(
 _NEW_ROOT = "it was altered or is no root.json; copy it again from whoever runs the server"
 
 
-class MetadataClient(TufUpdater):
-    """One run of the workflow. `refresh_model`, then `find`; a new run needs a new object."""
+class PlainClient(TufUpdater):
+    """TUF's client workflow as the specification has it, on this project's disk, with the time passed in."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        url: str,
+        root: bytes | None,
+        fetcher: FetcherInterface,
+        disk: Disk,
+        now: datetime,
+    ) -> None:
+        """``root`` is the pinned root metadata; None trusts the ``root.json`` that is in ``folder``.
+
+        Raises `UpdateError` if the root is not usable.
+        """
+        self._disk = disk
+        self._folder = folder
+        with translated("the root.json that this device was given (--root, or root of EdgeRuntime.open)", _NEW_ROOT):
+            super().__init__(str(folder), url, fetcher=fetcher, config=_CONFIG, bootstrap=root)
+        self._trusted_set.reference_time = now
+
+    @property
+    def consistent(self) -> bool:
+        """Whether file names on the server carry a digest."""
+        return bool(self._trusted_set.root.consistent_snapshot)
+
+    def _persist_root(self, version: int, data: bytes) -> None:
+        history = self._folder / "root_history"
+        self._disk.mkdir(history)
+        self._persist_file(str(history / f"{version}.root.json"), data)
+
+    def _persist_file(self, filename: str, data: bytes) -> None:
+        path = Path(filename)
+        with contextlib.suppress(FileNotFoundError):
+            if self._disk.read(path) == data:
+                return  # flash wears, and an fsync takes longer than the rest of a check
+        write_atomic(self._disk, path, data)
+
+    def _update_root_symlink(self) -> None:
+        version = self._trusted_set.root.version
+        with contextlib.suppress(FileNotFoundError):  # only when writing it just failed, which is already on its way up
+            data = self._disk.read(self._folder / "root_history" / f"{version}.root.json")
+            self._persist_file(str(self._folder / "root.json"), data)
+
+
+class MetadataClient(PlainClient):
+    """One run of the workflow for one model, with the house rules. `refresh_model`, then `find`; a new run needs a new
+    object."""
 
     def __init__(
         self,
@@ -56,13 +104,9 @@ class MetadataClient(TufUpdater):
         now: datetime,
     ) -> None:
         """``root`` is the pinned root metadata. Raises `UpdateError` if it is not usable."""
-        self._disk = disk
-        self._folder = folder
         self._model = model
         self._timestamp: bytes | None = None
-        with translated("the root.json that this device was given (--root, or root of EdgeRuntime.open)", _NEW_ROOT):
-            super().__init__(str(folder), url, fetcher=fetcher, config=_CONFIG, bootstrap=root)
-        self._trusted_set.reference_time = now
+        super().__init__(folder=folder, url=url, root=root, fetcher=fetcher, disk=disk, now=now)
         self._rotated = False  # whether this run downloaded a newer root
 
     def refresh_model(self, timestamp: bytes) -> None:
@@ -91,11 +135,6 @@ class MetadataClient(TufUpdater):
 
     def planned(self, path: str) -> TargetFile | None:
         return self.find(rollouts_role(self._model), path)
-
-    @property
-    def consistent(self) -> bool:
-        """Whether file names on the server carry a digest."""
-        return bool(self._trusted_set.root.consistent_snapshot)
 
     @property
     def expires(self) -> datetime:
@@ -128,23 +167,8 @@ class MetadataClient(TufUpdater):
             self._timestamp = None
 
     def _persist_root(self, version: int, data: bytes) -> None:
-        history = self._folder / "root_history"
-        self._disk.mkdir(history)
-        self._persist_file(str(history / f"{version}.root.json"), data)
+        super()._persist_root(version, data)
         self._rotated = True
-
-    def _persist_file(self, filename: str, data: bytes) -> None:
-        path = Path(filename)
-        with contextlib.suppress(FileNotFoundError):
-            if self._disk.read(path) == data:
-                return  # flash wears, and an fsync takes longer than the rest of a check
-        write_atomic(self._disk, path, data)
-
-    def _update_root_symlink(self) -> None:
-        version = self._trusted_set.root.version
-        with contextlib.suppress(FileNotFoundError):  # only when writing it just failed, which is already on its way up
-            data = self._disk.read(self._folder / "root_history" / f"{version}.root.json")
-            self._persist_file(str(self._folder / "root.json"), data)
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def test_status_shows_what_is_installed(model: list[str], inputs: str, capsys: p
         (["predict", "{state}", "--model", "tiny", "--inputs", "{inputs}", "--factory", "x"], "--sha256"),
         (["update", "{state}", "--model", "tiny", "--server", "http://127.0.0.1:9"], "root metadata"),
         (["update", "{state}", "--model", "tiny", "--token-file", "{missing}"], "cannot read"),
-        (["tuf", "--metadata-dir", "x", "refresh"], "not in this version"),
+        (["tuf", "--metadata-dir", "x", "refresh"], "--metadata-url"),
     ],
 )
 def test_what_cannot_be_done_ends_with_a_named_error_and_status_1(
