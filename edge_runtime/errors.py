@@ -161,6 +161,7 @@ class Outcome(StrEnum):
     DOWNLOAD_FAILED = "DownloadFailed"
     DOWNLOAD_NO_SPACE = "DownloadNoSpace"
     VERIFICATION_FAILED = "VerificationFailed"
+    DELTA_MISMATCH = "DeltaMismatch"  # a delta did not make the file that is signed; the whole file is downloaded
     CANARY_FAILED = "CanaryFailed"
     STORE_FAILED = "StoreFailed"
 

@@ -117,6 +117,8 @@ class Upkeep:
         with self._open_mutex():
             self.settle()
             result = self._updater.check()
+            for note in result.notes:
+                self._note(*note)
             self._note(result.outcome, result.release, result.detail)
             self.last_check = result
             self._follow(self._plan())

@@ -21,6 +21,7 @@ from model_server.db.credentials import Credentials
 from model_server.db.migrate import upgrade
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
+from model_server.releases.delta.offering import DeltaLimits
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
@@ -102,7 +103,8 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
     settings.cloud_models.mkdir(exist_ok=True)
     for left_over in settings.spool_dir.glob("*.bundle"):
         left_over.unlink()
-    releases = ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry)
+    deltas = DeltaLimits(releases=settings.delta_releases)
+    releases = ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry, deltas)
     releases.reconcile()
     rollouts = RolloutService(
         engine,

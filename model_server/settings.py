@@ -12,7 +12,9 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from edge_runtime.bundle.limits import MAX_ARTIFACTS, MAX_DELTAS
 from model_server.errors import SettingsError
+from model_server.releases.delta.offering import DeltaLimits
 from model_server.signing.roles import Expiry
 from model_server.telemetry.drift import DriftSettings
 from model_server.telemetry.settings import TelemetrySettings
@@ -23,6 +25,7 @@ SETTINGS_FILE = "settings.toml"
 MAX_SETTINGS_BYTES = 65_536
 MAX_INTERVAL_S = 3600  # what expires within a day must be looked at more often than that
 MAX_EXPIRY_DAYS = 36_500
+MAX_DELTA_RELEASES = MAX_DELTAS // MAX_ARTIFACTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class Settings:
     passphrase_file: Path = Path("keys/online.passphrase")
     models_dir: Path = Path("models")
     max_bundle_bytes: int = 1 << 30
+    delta_releases: int = DeltaLimits().releases
     controller_interval_s: float = 30.0
     require_staging: bool = False
     expiry: Expiry = field(default_factory=Expiry)
@@ -78,7 +82,7 @@ _KEYS: dict[str, dict[str, tuple[str, type]]] = {
     "storage": {"database": ("database", str)},
     "signing": {"keys": ("keys", str), "passphrase_file": ("passphrase_file", str)},
     "inference": {"models_dir": ("models_dir", str)},
-    "releases": {"max_bundle_bytes": ("max_bundle_bytes", int)},
+    "releases": {"max_bundle_bytes": ("max_bundle_bytes", int), "delta_releases": ("delta_releases", int)},
     "rollouts": {
         "controller_interval_s": ("controller_interval_s", float),
         "require_staging": ("require_staging", bool),
@@ -129,6 +133,7 @@ timestamp = {own.expiry.timestamp.days}
 
 [releases]
 max_bundle_bytes = {own.max_bundle_bytes}
+delta_releases = {own.delta_releases}                 # deltas are made from so many releases back; 0 for none
 
 [rollouts]
 controller_interval_s = {own.controller_interval_s}       # renewing metadata and judging rollouts; reports wake it too
@@ -174,6 +179,8 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
     settings = Settings(**values)
     if not 0 < settings.controller_interval_s <= MAX_INTERVAL_S:
         raise SettingsError(f"{path}: controller_interval_s must be above 0 and at most {MAX_INTERVAL_S}")
+    if not 0 <= settings.delta_releases <= MAX_DELTA_RELEASES:
+        raise SettingsError(f"{path}: delta_releases must be from 0 to {MAX_DELTA_RELEASES}")
     if settings.max_bundle_bytes <= 0:
         raise SettingsError(f"{path}: max_bundle_bytes must be above 0")
     return settings

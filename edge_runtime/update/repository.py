@@ -5,9 +5,11 @@ One object a check: it sees one consistent version of everything.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -22,10 +24,12 @@ from edge_runtime.bundle import (
     MAX_RELEASE_BYTES,
     RELEASE_FILE,
     Artifact,
+    Delta,
     Golden,
     Manifest,
     ManifestError,
     PolicyDocument,
+    ReleaseDocument,
     UnsupportedFormat,
     plan_path,
     policy_path,
@@ -39,16 +43,28 @@ from edge_runtime.disk import Disk, write_atomic
 from edge_runtime.errors import Outcome, SlotDamaged, UpdateError
 from edge_runtime.store import Slot, Store
 from edge_runtime.update.conditional import MAX_TIMESTAMP_BYTES, Scope
-from edge_runtime.update.download import discard, download, etag_path
+from edge_runtime.update.download import Refused, discard, download, etag_path
 from edge_runtime.update.fetcher import Answer, Transport, TufFetcher
 from edge_runtime.update.metadata import MetadataClient
+from edge_runtime.update.patching import PatchFailed, choose, patch
 from edge_runtime.update.plan import MAX_PLAN_BYTES, Ceiling, Plan
 
 __all__ = ["Repository"]
 
 T = TypeVar("T")
+Note = Callable[[Outcome, int, str], None]  # something on the way that a report must say, and the release it is about
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SignedDelta:
+    """A delta that is signed as release.json says, and the slot that it starts from."""
+
+    release: int
+    delta: Delta
+    target: TargetFile
+    slot: Slot
 
 
 class Repository:
@@ -120,20 +136,17 @@ class Repository:
         """The ceiling of a signed release, empty if it has none. None: nobody signed this release."""
         if self._released(release, MANIFEST_FILE) is None:
             return None
-        target = self._released(release, RELEASE_FILE)
-        if target is None:
-            return ()
-        document = self._read(target, MAX_RELEASE_BYTES, read_release, Outcome.VERIFICATION_FAILED)
-        self._check_about(target, document.model, document.release)
-        return document.ceiling
+        document = self._document(release)
+        return () if document is None else document.ceiling
 
     def manifest_sha256(self, release: int) -> str | None:
         """The digest that is signed for a release's manifest, None if nobody signed it."""
         target = self._released(release, MANIFEST_FILE)
         return None if target is None else self._digest(target)
 
-    def install(self, release: int, store: Store, device: Device, engines: Sequence[str]) -> Slot:
-        """Download what this device needs of a release, verify it and stage it.
+    def install(self, release: int, store: Store, device: Device, engines: Sequence[str], note: Note) -> Slot:
+        """Download what this device needs of a release, verify it and stage it. The artifact comes as a delta where
+        one is signed for a release that is here; ``note`` is told when it does not make the signed file.
 
         Raises `UpdateError` with ``INCOMPATIBLE``, ``DOWNLOAD_FAILED`` or ``VERIFICATION_FAILED``, and `StoreError`.
         """
@@ -141,8 +154,12 @@ class Repository:
         artifact = choose_artifact(manifest, device, engines)
         targets = {ref.file: self._target_of(release, ref) for ref in (artifact.golden, artifact)}
         parts = {file: store.incoming / self._digest(target) for file, target in targets.items()}
-        self._forget_other_downloads(store, set(parts.values()))
+        delta = self._delta(release, artifact, store, parts[artifact.file])
+        extra = set() if delta is None else {store.incoming / self._digest(delta.target)}
+        self._forget_other_downloads(store, {*parts.values(), *extra})
         for file, target in targets.items():
+            if file == artifact.file and delta is not None and self._patched(delta, target, parts[file], store, note):
+                continue
             download(self._transport, self._url(target), target, parts[file], self._disk)
         files: dict[str, bytes | Path] = {**parts}
         document = self._released(release, RELEASE_FILE)
@@ -162,6 +179,50 @@ class Repository:
         for name in self._disk.listdir(self._documents):
             if name not in self._used:
                 self._disk.unlink(self._documents / name)
+
+    def _document(self, release: int) -> ReleaseDocument | None:
+        """The signed release.json, None if there is none."""
+        target = self._released(release, RELEASE_FILE)
+        if target is None:
+            return None
+        document = self._read(target, MAX_RELEASE_BYTES, read_release, Outcome.VERIFICATION_FAILED)
+        self._check_about(target, document.model, document.release)
+        return document
+
+    def _delta(self, release: int, artifact: Artifact, store: Store, part: Path) -> _SignedDelta | None:
+        """The delta to take: the smallest one for a release that is here, unless the whole file has begun to come."""
+        document = self._document(release)
+        if document is None or not document.deltas or self._disk.exists(etag_path(part)):
+            return None
+        here: list[Slot] = []
+        for installed in (store.slots.active, store.slots.previous):
+            if installed is not None:
+                with contextlib.suppress(SlotDamaged):
+                    here.append(store.slot(installed.release))
+        chosen = choose(document.deltas, artifact, here)
+        if chosen is None:
+            return None
+        delta, slot = chosen
+        target = self._released(release, delta.file)
+        if target is None or (target.length, self._digest(target)) != (delta.bytes, delta.sha256):
+            return None
+        return _SignedDelta(release=release, delta=delta, target=target, slot=slot)
+
+    def _patched(self, delta: _SignedDelta, target: TargetFile, part: Path, store: Store, note: Note) -> bool:
+        """Make ``part`` by the delta. False where that failed, which is noted: then the whole file must come. A
+        download of the delta that only broke off rises, and goes on at the next check."""
+        file = store.incoming / self._digest(delta.target)
+        try:
+            download(self._transport, self._url(delta.target), delta.target, file, self._disk)
+            patch(delta.slot, file, target, part, self._disk)
+        except (PatchFailed, UpdateError) as error:
+            if not isinstance(error, PatchFailed | Refused) and error.outcome is not Outcome.VERIFICATION_FAILED:
+                raise
+            note(Outcome.DELTA_MISMATCH, delta.release, f"{delta.delta.file}: {error}; the whole file is downloaded")
+            discard(file, self._disk)
+            return False
+        discard(file, self._disk)
+        return True
 
     def _manifest(self, release: int) -> tuple[bytes, Manifest]:
         target = self._released(release, MANIFEST_FILE)

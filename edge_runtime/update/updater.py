@@ -54,7 +54,8 @@ AGE_STEP_S = 60.0  # how often, at most, a growing age is written to disk
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
     """How a check ended. ``release`` is the one that the outcome is about; ``active`` the one to run now, None for
-    none; ``plan`` the plan in force, if it is known. ``bytes`` are body bytes as they came over the network."""
+    none; ``plan`` the plan in force, if it is known. ``bytes`` are body bytes as they came over the network. ``notes``:
+    what else must be reported, as (outcome, release, detail)."""
 
     outcome: Outcome
     release: int | None
@@ -63,6 +64,7 @@ class CheckResult:
     active: int | None
     requests: int
     bytes: int
+    notes: tuple[tuple[Outcome, int, str], ...] = ()
 
 
 class Updater:
@@ -107,6 +109,7 @@ class Updater:
         self._try_out = try_out
         self._transport: Transport | None = None
         self._verified: Verified | None = None
+        self._notes: list[tuple[Outcome, int, str]] = []
         self._mutex = threading.Lock()
 
     @property
@@ -131,6 +134,7 @@ class Updater:
         with self._mutex:
             transport = self._connected()
             requests, received = transport.requests, transport.received
+            self._notes.clear()
             try:
                 decision = self._check(transport)
             except (UpdateError, StoreError) as error:
@@ -144,6 +148,7 @@ class Updater:
                 active=None if state.active is None or state.disabled else state.active.release,
                 requests=transport.requests - requests,
                 bytes=transport.received - received,
+                notes=tuple(self._notes),
             )
 
     def _check(self, transport: Transport) -> Decision:
@@ -245,7 +250,7 @@ class Updater:
             raise ValueError("a decision to install names a release of a plan")
         try:
             slot = self._at_hand(release, repository) or repository.install(
-                release, self._store, self._device, self._engines
+                release, self._store, self._device, self._engines, lambda *what: self._notes.append(what)
             )
             try:
                 self._try_out(slot)

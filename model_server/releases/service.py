@@ -35,6 +35,7 @@ from model_server.errors import (
     UnknownRelease,
 )
 from model_server.releases.blobs import Blobs
+from model_server.releases.delta.offering import DeltaLimits, Older
 from model_server.releases.signing_request import highest_release, next_metadata
 from model_server.releases.staging import stage_files
 from model_server.releases.tables import FileRow, ReleaseRow, ReleaseState, SignatureRow
@@ -71,13 +72,22 @@ class ReleaseInfo:
 
 
 class ReleaseService:
-    def __init__(self, engine: Engine, publisher: Publisher, blobs: Blobs, clock: Clock, expiry: Expiry) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        publisher: Publisher,
+        blobs: Blobs,
+        clock: Clock,
+        expiry: Expiry,
+        deltas: DeltaLimits | None = None,
+    ) -> None:
         self._engine = engine
         self._publisher = publisher
         self._repository = publisher.repository
         self._blobs = blobs
         self._clock = clock
         self._expiry = expiry
+        self._deltas = deltas or DeltaLimits()
         self._models: tuple[tuple[int, int], tuple[str, ...]] | None = None
         self._manifests: dict[tuple[str, int], Manifest] = {}
 
@@ -153,7 +163,7 @@ class ReleaseService:
         """
         with reading(self._engine) as session:
             audit_head = audit.head(session)
-        staged = stage_files(path, self._blobs, ceiling, audit_head)
+        staged = stage_files(path, self._blobs, ceiling, audit_head, self._older, self._deltas)
         model, release = staged.manifest.model, staged.manifest.release
         with self._repository.lock(), writing(self._engine) as session:
             delegating = self._delegating(model)
@@ -247,6 +257,20 @@ class ReleaseService:
                 self._repository.write_target(target, self._blobs.path(sha256))
             self._publisher.publish({releases_role(model): proposal})
             return self._mark_published(model, release, actor, threshold)
+
+    def _older(self, model: str) -> tuple[Older, ...]:
+        """The published releases that devices may come from, newest first, no more than deltas are made from."""
+        if not self._deltas.releases:
+            return ()
+        with reading(self._engine) as session:
+            numbers = session.execute(
+                select(ReleaseRow.release)
+                .where(ReleaseRow.model == model, ReleaseRow.state == ReleaseState.PUBLISHED)
+                .order_by(ReleaseRow.release.desc())
+                .limit(self._deltas.releases)
+            ).scalars()
+            found = [(number, self.manifest(model, number)) for number in numbers]
+        return tuple(Older(release=number, manifest=known) for number, known in found if known is not None)
 
     def reconcile(self) -> None:
         """After a crash between publishing and noting it: the repository is the truth."""

@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from tuf.api.metadata import TargetFile, Targets
 
 from edge_runtime.bundle import (
+    MANIFEST_FILE,
     RELEASE_FILE,
+    Delta,
     FileRef,
     InvalidName,
     ManifestError,
@@ -40,6 +42,7 @@ class Review:
     files: tuple[FileRef, ...]
     kept: int
     ceiling: tuple[tuple[int, int], ...]
+    deltas: tuple[Delta, ...]
     audit_head: str | None
 
 
@@ -119,11 +122,6 @@ def review(
     added = {path: target for path, target in pending.targets.items() if path not in current.targets}
     expected = {target_path(model, release, name): ref for name, ref in own.items()}
     document_path = target_path(model, release, RELEASE_FILE)
-    for path in added:
-        if path not in expected and path != document_path:
-            raise refuse(f"{path} is in the proposal and not in your bundle")
-    for path, ref in expected.items():
-        _check(path, added.get(path), ref, refuse)
     document_ref = FileRef(file=RELEASE_FILE, bytes=len(release_document), sha256=_sha256(release_document))
     _check(document_path, added.get(document_path), document_ref, refuse)
     try:
@@ -132,8 +130,18 @@ def review(
         raise refuse(f"{RELEASE_FILE}: {error}") from error
     if (document.model, document.release) != (model, release):
         raise refuse(f"{RELEASE_FILE} is for {document.model} {document.release}")
-    if document.deltas:
-        raise refuse(f"{RELEASE_FILE} lists deltas, which this version of the tool cannot check")
+    for delta in document.deltas:  # what they make is checked against the signed digests, on every device
+        if delta.artifact not in own:
+            raise refuse(f"{RELEASE_FILE} lists a delta to {delta.artifact}, which is not in your bundle")
+        if target_path(model, delta.from_release, MANIFEST_FILE) not in current.targets:
+            raise refuse(f"{RELEASE_FILE} lists a delta from release {delta.from_release}, which is not published")
+        ref = FileRef(file=delta.file, bytes=delta.bytes, sha256=delta.sha256)
+        expected[target_path(model, release, delta.file)] = ref
+    for path in added:
+        if path not in expected and path != document_path:
+            raise refuse(f"{path} is in the proposal and not in your bundle")
+    for path, ref in expected.items():
+        _check(path, added.get(path), ref, refuse)
     return Review(
         model=model,
         release=release,
@@ -145,6 +153,7 @@ def review(
         ),
         kept=len(current.targets),
         ceiling=document.ceiling,
+        deltas=document.deltas,
         audit_head=document.audit_head,
     )
 

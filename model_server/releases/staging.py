@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from edge_runtime.bundle import (
     write_release,
 )
 from model_server.releases.blobs import Blobs
+from model_server.releases.delta.offering import DeltaLimits, Older, offer_deltas
 
 __all__ = ["DEFAULT_CEILING", "StagedFiles", "stage_files"]
 
@@ -29,15 +30,22 @@ DEFAULT_CEILING = "0h=1%,24h=10%,72h=50%,120h=100%"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedFiles:
-    """A bundle's files, in the blob store, with the ``release.json`` that staging adds."""
+    """A bundle's files, in the blob store, with what staging adds: ``release.json`` and deltas."""
 
     manifest: Manifest
     bundle_sha256: str
     files: Mapping[str, FileRef]
 
 
-def stage_files(path: Path, blobs: Blobs, ceiling: tuple[tuple[int, int], ...], audit_head: str | None) -> StagedFiles:
-    """Check a bundle whole, keep its files, and add ``release.json``.
+def stage_files(
+    path: Path,
+    blobs: Blobs,
+    ceiling: tuple[tuple[int, int], ...],
+    audit_head: str | None,
+    older: Callable[[str], Sequence[Older]],
+    deltas: DeltaLimits,
+) -> StagedFiles:
+    """Check a bundle whole, keep its files, and add ``release.json`` and deltas from ``older`` releases of its model.
 
     Raises: BundleError, ManifestError or another error of `edge_runtime.bundle` for a bundle that must not be used.
     """
@@ -50,12 +58,17 @@ def stage_files(path: Path, blobs: Blobs, ceiling: tuple[tuple[int, int], ...], 
     if bundle.policy is not None:
         raise ArchiveError("this bundle holds a policy.json, which is signed by itself and never with a release")
     manifest = bundle.manifest
-    document = write_release(
-        ReleaseDocument(model=manifest.model, release=manifest.release, ceiling=ceiling, audit_head=audit_head)
-    )
     files = dict(bundle.files)
     for name, ref in files.items():
         blobs.add(ref.sha256, partial(bundle.copy, name))
+    before = [each for each in older(manifest.model) if each.release < manifest.release]
+    offered = offer_deltas(manifest, before, blobs, deltas)
+    files |= {delta.file: FileRef(file=delta.file, bytes=delta.bytes, sha256=delta.sha256) for delta in offered}
+    document = write_release(
+        ReleaseDocument(
+            model=manifest.model, release=manifest.release, ceiling=ceiling, deltas=offered, audit_head=audit_head
+        )
+    )
     files[RELEASE_FILE] = FileRef(file=RELEASE_FILE, bytes=len(document), sha256=hashlib.sha256(document).hexdigest())
     blobs.put(document)
     return StagedFiles(manifest=manifest, bundle_sha256=bundle.sha256, files=files)

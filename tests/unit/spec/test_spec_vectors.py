@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
+import io
 import json
 import math
 from dataclasses import replace
@@ -29,6 +31,7 @@ from edge_runtime.guard import GuardScorer, summaries
 from edge_runtime.hybrid.deferral import deferred, score, score_probabilities
 from edge_runtime.telemetry.layout import LATENCY_CLOUD, LATENCY_DEVICE, Layout, latency_bin, latency_cell
 from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, decode_report, encode_report
+from edge_runtime.update.delta import DeltaDamaged, apply
 from edge_runtime.update.plan import Plan, arm, bucket, ceiling_share, evaluate, wanted
 from tests.support import bundles
 
@@ -46,7 +49,8 @@ def number(value: float | str) -> float:
 
 
 def test_every_vector_file_says_how_to_use_it() -> None:
-    assert set(FILES) == {"bundle", "deferral", "guard", "histograms", "manifest", "outcomes", "plan", "telemetry"}
+    expected = "bundle deferral delta guard histograms manifest outcomes plan telemetry"
+    assert sorted(FILES) == expected.split()
     for file in FILES.values():
         assert len(file["about"]) > 40
 
@@ -391,3 +395,32 @@ def test_vectors_of_manifests_have_the_base_that_the_bundle_holds() -> None:
     bundle = open_bundle(base64.b64decode(FILES["bundle"]["base64"]))
     assert read_manifest(json.dumps(FILES["manifest"]["base"]).encode()) == bundle.manifest
     assert replace(bundle.manifest, release=3) != bundle.manifest
+
+
+# Deltas
+
+
+@vectors("delta", "deltas")
+def test_delta_makes_the_new_file(vector: dict[str, Any]) -> None:
+    old, patch = base64.b64decode(vector["old"]), base64.b64decode(vector["delta"])
+    assert _applied(old, patch, vector["length"]) == base64.b64decode(vector["new"])
+
+
+@vectors("delta", "refused")
+def test_delta_is_refused(vector: dict[str, Any]) -> None:
+    old, patch = base64.b64decode(vector["old"]), base64.b64decode(vector["delta"])
+    with pytest.raises(DeltaDamaged):
+        _applied(old, patch, vector["length"])
+
+
+def _applied(old: bytes, patch: bytes, length: int) -> bytes:
+    made = bytearray()
+    apply(
+        io.BytesIO(old),
+        io.BytesIO(patch),
+        old_sha256=hashlib.sha256(old).hexdigest(),
+        old_length=len(old),
+        new_length=length,
+        write=made.extend,
+    )
+    return bytes(made)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tuf.api.metadata import Delegations, TargetFile, Targets
 
-from edge_runtime.bundle import FileRef, ReleaseDocument, target_path, write_release
+from edge_runtime.bundle import Delta, FileRef, ReleaseDocument, delta_file, target_path, write_release
 from model_server.errors import ReleaseNotNewer, ReviewFailed
 from model_server.releases.signing_request import Review, highest_release, next_metadata, review
 
@@ -187,3 +187,57 @@ def test_metadata_with_a_path_of_another_model_is_refused() -> None:
 def test_the_policy_of_a_model_is_not_a_release() -> None:
     path = "models/m/policy.json"
     assert highest_release("m", Targets(targets={path: TargetFile(1, {"sha256": "0" * 64}, path)})) == 0
+
+
+def with_deltas(*deltas: Delta) -> tuple[Targets, bytes]:
+    """A proposal with a release.json that lists ``deltas``, and their files."""
+    document = write_release(ReleaseDocument(model="m", release=2, ceiling=CEILING, deltas=deltas))
+    files = {delta.file: FileRef(file=delta.file, bytes=delta.bytes, sha256=delta.sha256) for delta in deltas}
+    staged = {**OWN, "release.json": ref("release.json", document), **files}
+    return next_metadata("m", 2, published(), staged, EXPIRES), document
+
+
+def delta(artifact: str = "m.onnx", from_release: int = 1) -> Delta:
+    return Delta(
+        artifact=artifact, from_release=from_release, file=delta_file(artifact, from_release), bytes=3, sha256="1" * 64
+    )
+
+
+def test_deltas_that_staging_made_are_part_of_the_difference() -> None:
+    pending, document = with_deltas(delta())
+    found = judge(pending, document=document)
+    assert found.deltas == (delta(),)
+    assert "m.onnx.from-1.delta" in [each.file for each in found.files]
+
+
+def test_a_delta_is_signed_only_as_the_release_document_lists_it() -> None:
+    pending, document = with_deltas(delta())
+    path = target_path("m", 2, "m.onnx.from-1.delta")
+    pending.targets[path].length += 1
+    with pytest.raises(ReviewFailed, match=r"from-1\.delta"):
+        judge(pending, document=document)
+    del pending.targets[path]
+    with pytest.raises(ReviewFailed, match="not in the proposal"):
+        judge(pending, document=document)
+    pending, _ = with_deltas(delta())
+    unlisted = write_release(ReleaseDocument(model="m", release=2, ceiling=CEILING))
+    pending.targets[target_path("m", 2, "release.json")] = TargetFile.from_data(
+        target_path("m", 2, "release.json"), unlisted, ["sha256"]
+    )
+    with pytest.raises(ReviewFailed, match="not in your bundle"):
+        judge(pending, document=unlisted)
+
+
+def test_a_delta_to_a_file_that_the_signer_does_not_hold_is_not_signed() -> None:
+    pending, document = with_deltas(delta("other.onnx"))
+    with pytest.raises(ReviewFailed, match=r"to other\.onnx, which is not in your bundle"):
+        judge(pending, document=document)
+
+
+def test_a_delta_from_a_release_that_is_not_published_is_not_signed() -> None:
+    document = write_release(ReleaseDocument(model="m", release=3, ceiling=CEILING, deltas=(delta(from_release=2),)))
+    staged = {**OWN, "release.json": ref("release.json", document)}
+    staged["m.onnx.from-2.delta"] = FileRef(file="m.onnx.from-2.delta", bytes=3, sha256="1" * 64)
+    pending = next_metadata("m", 3, published(), staged, EXPIRES)
+    with pytest.raises(ReviewFailed, match="from release 2, which is not published"):
+        review("m", 3, current=published(), pending=pending, own=OWN, release_document=document, now=NOW)
