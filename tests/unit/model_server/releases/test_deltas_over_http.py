@@ -12,11 +12,12 @@ from edge_runtime.bundle import read_release
 from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
 from edge_runtime.store import Store
-from edge_runtime.update.plan import PARTS, Plan, State
+from edge_runtime.update.plan import PARTS, State
 from edge_runtime.update.updater import Updater
 from model_server.services import open_publisher
 from model_server.settings import Settings
 from tests.support.managers import download, publish, sign, stage
+from tests.support.plans import PLAN
 from tests.support.server import SteppedClock, make_bundle, make_folder, running
 from tests.support.world import Canary
 
@@ -39,19 +40,7 @@ def test_a_release_is_staged_with_deltas_from_the_last_ones_and_devices_use_them
     settings: Settings, tmp_path: Path
 ) -> None:
     files = {1: weights(0), 2: weights(0.001), 3: weights(0.002), 4: weights(0.003), 5: weights(0.004)}
-    plan = Plan(
-        model="exercise",
-        channel="stable",
-        rollout="r-1",
-        salt="salt",
-        candidate=4,
-        baseline=None,
-        share=PARTS,
-        holdback=0,
-        predicate=None,
-        state=State.COMPLETE,
-        attempt=1,
-    )
+    plan = dataclasses.replace(PLAN, candidate=4, share=PARTS, state=State.COMPLETE)
     with running(settings, SteppedClock()) as server:
         for release, data in files.items():
             bundle = make_bundle(tmp_path / f"{release}.bundle", release, data=data)
