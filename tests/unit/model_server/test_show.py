@@ -40,6 +40,7 @@ def test_a_review_lists_artifacts_first_and_one_line_a_file() -> None:
         files=tuple(FileRef(file=name, bytes=1_234_567, sha256="0123456789abcdef" * 4) for name in names),
         kept=0,
         ceiling=(),
+        deltas=(),
         audit_head=None,
     )
     out = io.StringIO()
