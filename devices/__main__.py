@@ -1,4 +1,5 @@
-"""`python -m devices fleet …`: run a simulated fleet against a server. `python -m devices profiles`: real devices."""
+"""`python -m devices fleet …`: a simulated fleet against a server; `faults`: a device that is cut off at every point;
+`profiles`: real devices."""
 
 from __future__ import annotations
 
@@ -34,11 +35,26 @@ def _parser() -> argparse.ArgumentParser:
     fleet.add_argument("--profile", help="a device profile, or a .toml: its arch, os and RAM become the devices' own")
     fleet.add_argument("--json", action="store_true", help="one JSON object a period on standard output")
     fleet.set_defaults(run=_fleet)
+    faults = commands.add_parser("faults", help="cut a device off at every change of its disk, and start it again")
+    faults.add_argument("--trials", type=_all_or_count, default=None, metavar="N", help="points to cut at, or all")
+    faults.add_argument("--workers", type=_count, help="processes; by default one for each processor")
+    faults.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
+    faults.set_defaults(run=_faults)
     profiles = commands.add_parser("profiles", help="the real devices that are known, and where each number is from")
     profiles.add_argument("names", nargs="*", help="names or .toml files, to see every number with its source")
     profiles.add_argument("--json", action="store_true", help="one JSON object a device on standard output")
     profiles.set_defaults(run=lambda options: show_profiles(options.names, as_json=options.json))
     return parser
+
+
+def _all_or_count(text: str) -> int | None:
+    return None if text == "all" else _count(text)
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from devices.faults.command import show_faults
+
+    return show_faults(options.trials, options.workers, as_json=options.json)
 
 
 def _count(text: str) -> int:

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
+from devices.static_server import Handler
 from edge_runtime.bundle import write_manifest
 from edge_runtime.errors import Outcome
 from edge_runtime.update.plan import PARTS, State
 from tests.support.disks import FullDisk
-from tests.support.static_server import Handler
 from tests.support.world import PLAN, RELEASES, TestDevice, World
 
 PLAN_PATH = "rollouts/stable/tiny.json"

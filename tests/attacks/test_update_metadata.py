@@ -11,11 +11,11 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, TargetFile
 
+from devices.repository import same_key, signer
+from devices.static_server import Handler
 from edge_runtime.bundle import write_manifest
 from edge_runtime.errors import Outcome
 from edge_runtime.update.plan import PARTS, State
-from tests.support.static_server import Handler
-from tests.support.tuf_repository import same_key, signer
 from tests.support.world import PLAN, RELEASES, TestDevice, World
 
 

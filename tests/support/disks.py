@@ -2,75 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
-from edge_runtime.disk import RealDisk
+from devices.faults.disks import WatchedDisk
 from edge_runtime.errors import StoreFull
 
 
-class WrappedDisk:
-    """A real disk that calls ``before(operation, path)`` ahead of everything that changes it."""
-
-    def __init__(self) -> None:
-        self.real = RealDisk()
-
-    def before(self, operation: str, path: Path) -> None:
-        """Raise here to fail the operation."""
-
-    def write(self, path: Path, data: bytes) -> None:
-        self.before("write", path)
-        self.real.write(path, data)
-
-    def append(self, path: Path, data: bytes) -> None:
-        self.before("append", path)
-        self.real.append(path, data)
-
-    def fsync(self, path: Path) -> None:
-        self.before("fsync", path)
-        self.real.fsync(path)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self.before("rename", target)
-        self.real.rename(source, target)
-
-    def unlink(self, path: Path) -> None:
-        self.before("unlink", path)
-        self.real.unlink(path)
-
-    def mkdir(self, path: Path) -> None:
-        if not path.exists():
-            self.before("mkdir", path)
-        self.real.mkdir(path)
-
-    def rmdir(self, path: Path) -> None:
-        self.before("rmdir", path)
-        self.real.rmdir(path)
-
-    def read(self, path: Path) -> bytes:
-        return self.real.read(path)
-
-    def open(self, path: Path) -> BinaryIO:
-        return self.real.open(path)
-
-    def listdir(self, path: Path) -> list[str]:
-        return self.real.listdir(path)
-
-    def size(self, path: Path) -> int | None:
-        return self.real.size(path)
-
-    def exists(self, path: Path) -> bool:
-        return self.real.exists(path)
-
-    def free_bytes(self, path: Path) -> int:
-        return self.real.free_bytes(path)
-
-    def lock(self, path: Path) -> Callable[[], None]:
-        return self.real.lock(path)
-
-
-class FullDisk(WrappedDisk):
+class FullDisk(WatchedDisk):
     """Full from the ``allowed``-th operation that takes space (write, append, rename, mkdir) on: half of the data of
     the failing write is still written, as a real disk does. Removing keeps working."""
 
@@ -107,7 +45,7 @@ class FullDisk(WrappedDisk):
             raise
 
 
-class RecordingDisk(WrappedDisk):
+class RecordingDisk(WatchedDisk):
     """Writes down what changes it: (operation, file name)."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.static_server import StaticServer, serve
+from devices.static_server import StaticServer, serve
 from tests.support.world import World
 
 __all__ = ["server", "world"]

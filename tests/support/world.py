@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from devices.repository import TufRepository
+from devices.static_server import StaticServer
 from edge_runtime import slots
 from edge_runtime.bundle import write_manifest
 from edge_runtime.device import Device
@@ -17,8 +19,6 @@ from edge_runtime.store import Slot, Store
 from edge_runtime.update.plan import PARTS, Plan, State
 from edge_runtime.update.updater import CheckResult, Updater
 from tests.support import tiny
-from tests.support.static_server import StaticServer
-from tests.support.tuf_repository import TufRepository
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 PLAN = Plan(

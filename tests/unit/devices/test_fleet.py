@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from devices.__main__ import main
+from devices.repository import TufRepository
 from tests.support import tiny
-from tests.support.tuf_repository import TufRepository
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from devices.static_server import StaticServer, serve
 from edge_runtime.device import Device
 from edge_runtime.disk import RealDisk, write_sealed
 from edge_runtime.errors import Outcome
 from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
 from edge_runtime.update.fetcher import default_client
 from tests.support.disks import FullDisk
-from tests.support.static_server import StaticServer, serve
 from tests.support.world import NOW, PLAN, ManualClock
 
 DEVICE = Device(id="device-1", attributes={"arch": "arm64", "os": "linux", "ram_bytes": 5, "owner": "alice"})

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from devices.static_server import StaticServer, serve
 from edge_runtime.errors import ReportError
 from edge_runtime.telemetry.upload import upload
-from tests.support.static_server import StaticServer, serve
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from tuf.api.metadata import TargetFile
 
+from devices.faults.disks import WatchedDisk
+from devices.static_server import Handler, StaticServer
 from edge_runtime.disk import RealDisk
 from edge_runtime.errors import Outcome, StoreFull, UpdateError
 from edge_runtime.update.download import download, etag_path
 from edge_runtime.update.fetcher import Transport, default_client
-from tests.support.disks import FullDisk, WrappedDisk
-from tests.support.static_server import Handler, StaticServer
+from tests.support.disks import FullDisk
 from tests.support.world import ManualClock
 
 DATA = hashlib.shake_256(b"a model").digest(300_000)
@@ -30,10 +31,10 @@ class Download:
         self.part.parent.mkdir()
         self.transport = Transport(partial(default_client, "http://"), ManualClock())
 
-    def __call__(self, disk: WrappedDisk | None = None) -> None:
+    def __call__(self, disk: WatchedDisk | None = None) -> None:
         download(self.transport, f"{self.server.url}/file", TARGET, self.part, disk or RealDisk())
 
-    def fails(self, disk: WrappedDisk | None = None) -> Outcome:
+    def fails(self, disk: WatchedDisk | None = None) -> Outcome:
         with pytest.raises(UpdateError) as caught:
             self(disk)
         return caught.value.outcome
@@ -178,7 +179,7 @@ def test_an_answer_that_does_not_fit_the_question_fails_and_the_next_try_works(f
 
 
 def test_without_room_nothing_is_downloaded(fetch: Download) -> None:
-    class Small(WrappedDisk):
+    class Small(WatchedDisk):
         def free_bytes(self, path: Path) -> int:
             return len(DATA) + 1000
 

@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
 
+from devices.static_server import Handler, StaticServer
 from edge_runtime.errors import Outcome, UpdateError
 from edge_runtime.update.fetcher import ServerAnswered, TooLarge, Transport, TufFetcher, default_client
-from tests.support.static_server import Handler, StaticServer
 from tests.support.world import ManualClock
 
 

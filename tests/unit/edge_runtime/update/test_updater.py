@@ -10,13 +10,13 @@ from functools import partial
 import httpx
 import pytest
 
+from devices.repository import signer
 from edge_runtime import slots
 from edge_runtime.bundle import Requirements
 from edge_runtime.errors import ConfigurationError, Outcome
 from edge_runtime.update.canary import run_canary
 from edge_runtime.update.plan import PARTS, State, bucket
 from edge_runtime.update.updater import Updater
-from tests.support.tuf_repository import signer
 from tests.support.world import RELEASES, TestDevice, World
 
 

@@ -1,6 +1,7 @@
 """A real HTTP server for static files, in a thread, on port 0: ETag, If-None-Match, Range, If-Range, gzip on request.
 
-Tests make it misbehave through `faults`: a path (without the query) to a function that answers in its place.
+Simulations and tests make it misbehave through `faults`: a path (without the query) to a function that answers in its
+place.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+__all__ = ["Fault", "Handler", "StaticServer", "serve"]
 
 Fault = Callable[["Handler"], None]
 

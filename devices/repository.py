@@ -1,6 +1,6 @@
-"""A real TUF repository in a folder, signed in the test: roles, keys and layout as the server makes them.
+"""A real TUF repository in a folder, signed here: roles, keys and layout as the server makes them, for simulations.
 
-Everything is mutable, so that a test can take a legitimate repository and turn it into an attack:
+Everything is mutable, so that one can take a legitimate repository and turn it into an attack:
 
     repository = TufRepository(tmp_path / "server", now)
     repository.add_release("tiny", tiny.release(2))
@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -31,6 +32,7 @@ from tuf.api.metadata import (
 )
 
 from edge_runtime.bundle import (
+    Manifest,
     PolicyDocument,
     ReleaseDocument,
     plan_path,
@@ -41,7 +43,17 @@ from edge_runtime.bundle import (
     write_release,
 )
 from edge_runtime.update.plan import Plan
-from tests.support.tiny import TinyRelease
+
+__all__ = ["Release", "TufRepository", "same_key", "signer"]
+
+
+class Release(Protocol):
+    """What is published of a release: its manifest, and its other files by name."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def files(self) -> Mapping[str, bytes]: ...
 
 
 def signer(keyid: str | None = None) -> CryptoSigner:
@@ -126,7 +138,7 @@ class TufRepository:
         return "/" + str(self.file(path).relative_to(self.folder))
 
     def add_release(
-        self, release: TinyRelease, *, ceiling: Sequence[tuple[int, int]] = (), files: Mapping[str, bytes] | None = None
+        self, release: Release, *, ceiling: Sequence[tuple[int, int]] = (), files: Mapping[str, bytes] | None = None
     ) -> None:
         """List a release's manifest, files and release.json. ``files`` replaces some of the files' content."""
         model, number = release.manifest.model, release.manifest.release
