@@ -55,6 +55,7 @@ T = TypeVar("T")
 Note = Callable[[Outcome, int, str], None]  # something on the way that a report must say, and the release it is about
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FAILED = ".failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +156,11 @@ class Repository:
         targets = {ref.file: self._target_of(release, ref) for ref in (artifact.golden, artifact)}
         parts = {file: store.incoming / self._digest(target) for file, target in targets.items()}
         delta = self._delta(release, artifact, store, parts[artifact.file])
-        extra = set() if delta is None else {store.incoming / self._digest(delta.target)}
-        self._forget_other_downloads(store, {*parts.values(), *extra})
+        self._forget_other_downloads(
+            store,
+            {*parts.values(), *([] if delta is None else [store.incoming / self._digest(delta.target)])},
+            keep_failed=True,
+        )
         for file, target in targets.items():
             if file == artifact.file and delta is not None and self._patched(delta, target, parts[file], store, note):
                 continue
@@ -206,6 +210,8 @@ class Repository:
         target = self._released(release, delta.file)
         if target is None or (target.length, self._digest(target)) != (delta.bytes, delta.sha256):
             return None
+        if self._disk.exists(_failed_path(store.incoming / delta.sha256)):
+            return None  # it was tried and reported; the whole file has not come yet
         return _SignedDelta(release=release, delta=delta, target=target, slot=slot)
 
     def _patched(self, delta: _SignedDelta, target: TargetFile, part: Path, store: Store, note: Note) -> bool:
@@ -220,6 +226,7 @@ class Repository:
                 raise
             note(Outcome.DELTA_MISMATCH, delta.release, f"{delta.delta.file}: {error}; the whole file is downloaded")
             discard(file, self._disk)
+            write_atomic(self._disk, _failed_path(file), b"")
             return False
         discard(file, self._disk)
         return True
@@ -290,8 +297,13 @@ class Repository:
         prefix = f"{self._digest(target)}." if self._client.consistent else ""
         return f"{self._scope.server}/targets/{folder}/{prefix}{name}"
 
-    def _forget_other_downloads(self, store: Store, keep: set[Path]) -> None:
+    def _forget_other_downloads(self, store: Store, keep: set[Path], *, keep_failed: bool = False) -> None:
         names = {part.name for part in keep} | {etag_path(part).name for part in keep}
         for name in self._disk.listdir(store.incoming):
-            if name not in names:
+            if name not in names and not (keep_failed and name.endswith(_FAILED)):
                 self._disk.unlink(store.incoming / name)
+
+
+def _failed_path(delta: Path) -> Path:
+    """Says, until the release is installed, that a delta did not make its file."""
+    return delta.with_name(delta.name + _FAILED)

@@ -133,6 +133,8 @@ def review(
     for delta in document.deltas:  # what they make is checked against the signed digests, on every device
         if delta.artifact not in own:
             raise refuse(f"{RELEASE_FILE} lists a delta to {delta.artifact}, which is not in your bundle")
+        if delta.file in own:
+            raise refuse(f"{RELEASE_FILE} lists {delta.file} as a delta, which is a file of your bundle")
         if target_path(model, delta.from_release, MANIFEST_FILE) not in current.targets:
             raise refuse(f"{RELEASE_FILE} lists a delta from release {delta.from_release}, which is not published")
         ref = FileRef(file=delta.file, bytes=delta.bytes, sha256=delta.sha256)

@@ -34,6 +34,8 @@ __all__ = ["make_delta"]
 
 _LEVEL = 19
 _SPARSE = 0.15  # of the words: where fewer changed, their places are written
+_WON = 0.7  # of the windows at a fast level: words that are smaller stay so, and the high level takes most of the time
+_FAST_LEVEL = 3
 _SAMPLE = 1 << 18  # bytes that a codec is chosen by
 
 
@@ -41,9 +43,12 @@ def make_delta(old: bytes, new: bytes) -> bytes:
     """A patch that turns ``old`` into ``new``: words, their order plain or by size, or zstd with windows of the old
     file, whichever is smallest."""
     parts = parts_of(old, new, align(old, new))
-    candidates = [_patch(old, new, *_words(old, new, parts, ordered=ordered)) for ordered in (False, True)]
-    candidates.append(_patch(old, new, *_windows(old, new)))
-    return min((each for each in candidates if each is not None), key=len)
+    tried = [_patch(old, new, *_words(old, new, parts, ordered=ordered)) for ordered in (False, True)]
+    best = min((each for each in tried if each is not None), key=len, default=None)
+    if best is not None and len(best) < _WON * _windows_at_most(old, new):
+        return best
+    windows = _patch(old, new, *_windows(old, new, _LEVEL))
+    return min((each for each in (best, windows) if each is not None), key=len)
 
 
 Streams = Mapping[int, bytes]
@@ -115,7 +120,11 @@ def _words(old: bytes, new: bytes, parts: Iterable[Part], *, ordered: bool) -> t
     return records, {number: bytes(data) for number, data in streams.items()}
 
 
-def _windows(old: bytes, new: bytes) -> tuple[list[Record], Streams]:
+def _windows_at_most(old: bytes, new: bytes) -> int:
+    return len(_windows(old, new, _FAST_LEVEL)[1][StreamId.WINDOWS])
+
+
+def _windows(old: bytes, new: bytes, level: int) -> tuple[list[Record], Streams]:
     """zstd's patch-from, a window at a time, so that a device holds a part of the old file and not all of it."""
     records, frames = [], bytearray()
     size = 1 << FRAME_LOG
@@ -126,7 +135,7 @@ def _windows(old: bytes, new: bytes) -> tuple[list[Record], Streams]:
         low = max(0, min(middle - room // 2, len(old) - room))
         dictionary = zstandard.ZstdCompressionDict(old[low : low + room], dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            _LEVEL, window_log=FRAME_LOG + 3, source_size=len(part), dict_size=room
+            level, window_log=FRAME_LOG + 3, source_size=len(part), dict_size=room
         )
         frame = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(part)
         records.append(Record(kind=Kind.WINDOW, length=len(part), start=low, dictionary=room, frame=len(frame)))

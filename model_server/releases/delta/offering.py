@@ -7,6 +7,8 @@ of which a server that answers devices has to spare.
 from __future__ import annotations
 
 import hashlib
+import io
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +23,10 @@ from edge_runtime.bundle import Artifact, Delta, Manifest, delta_file
 from model_server.releases.blobs import Blobs
 
 __all__ = ["DeltaLimits", "Older", "offer_deltas"]
+
+Make = Callable[[bytes, bytes], bytes]  # (old, new) → patch
+
+log = logging.getLogger(__name__)
 
 WORTH = 0.7  # of the compressed file; a larger delta saves too little for what can go wrong
 LEAST_BYTES = 4096  # of a file; below, a request costs more than its bytes
@@ -50,10 +56,12 @@ def offer_deltas(
     blobs: Blobs,
     limits: DeltaLimits,
     clock: Callable[[], float] = time.monotonic,
+    make: Make | None = None,
 ) -> tuple[Delta, ...]:
     """Make the deltas to ``manifest`` from ``older``, newest first, and keep them in ``blobs``, where the files are.
 
-    One that could not be made is left out: devices download the whole file then, as they would from any older release.
+    One that could not be made, or does not make its file here, is left out and logged: devices download the whole file
+    then, as they would from any older release. ``make`` is called in the other process (default: `make_delta`).
     """
     pairs = [
         (artifact, release, before)
@@ -73,10 +81,16 @@ def offer_deltas(
                 break
             try:
                 patch, whole = process.submit(
-                    _make, blobs.path(before.sha256), blobs.path(artifact.sha256), full.get(artifact.file)
+                    _make, blobs.path(before.sha256), blobs.path(artifact.sha256), full.get(artifact.file), make
                 ).result()
-            except (BrokenProcessPool, OSError, MemoryError):
-                break  # the machine has no room for this; the release is as good without
+            except (BrokenProcessPool, MemoryError) as error:
+                # The machine has no room for this; the release is as good without.
+                log.warning("no deltas to %s %d: %r", manifest.model, manifest.release, error)
+                break
+            except Exception:
+                # Whatever the codecs raise over these two files, the release does not depend on it.
+                log.exception("no delta of %s from release %d", artifact.file, release.release)
+                continue
             full[artifact.file] = whole
             if len(patch) < WORTH * whole:
                 found.append(_kept(patch, artifact, release.release, blobs))
@@ -91,13 +105,32 @@ def _same(artifact: Artifact, manifest: Manifest) -> Artifact | None:
     )
 
 
-def _make(old: Path, new: Path, known: int | None) -> tuple[bytes, int]:
+def _make(old: Path, new: Path, known: int | None, make: Make | None) -> tuple[bytes, int]:
     """In the other process: the patch, and the bytes of the compressed new file."""
     from model_server.releases.delta.making import make_delta
 
     before, after = old.read_bytes(), new.read_bytes()
     whole = known or len(zstandard.ZstdCompressor(level=FULL_LEVEL).compress(after))
-    return make_delta(before, after), whole
+    patch = (make or make_delta)(before, after)
+    _try(before, after, patch)
+    return patch, whole
+
+
+def _try(before: bytes, after: bytes, patch: bytes) -> None:
+    """Apply it as a device would. Raises where it does not make the file: a fleet must not be who finds out."""
+    from edge_runtime.update.delta import DeltaDamaged, apply
+
+    made = hashlib.sha256()
+    apply(
+        io.BytesIO(before),
+        io.BytesIO(patch),
+        old_sha256=hashlib.sha256(before).hexdigest(),
+        old_length=len(before),
+        new_length=len(after),
+        write=made.update,
+    )
+    if made.digest() != hashlib.sha256(after).digest():
+        raise DeltaDamaged("it makes other bytes than the file")
 
 
 def _kept(patch: bytes, artifact: Artifact, release: int, blobs: Blobs) -> Delta:

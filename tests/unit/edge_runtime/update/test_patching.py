@@ -100,6 +100,25 @@ def test_a_delta_that_is_not_the_signed_one_is_not_applied(world: World) -> None
     assert result.notes[0][0] is Outcome.DELTA_MISMATCH
 
 
+def test_it_is_said_once_where_the_whole_file_breaks_off_and_cannot_be_continued(world: World) -> None:
+    world.server.etags = False
+    offer(world, wrong_result(make_delta(OLD, NEW)))
+    whole = next(path for path in (world.server.folder / "targets" / "models" / "tiny" / "2").glob(f"*.{FILE}"))
+    address = "/" + whole.relative_to(world.server.folder).as_posix()
+    world.server.faults[address] = lambda handler: handler.send_file(whole.read_bytes(), length=100)
+    device = world.device()
+    result = device.check()
+    assert result.outcome is Outcome.DOWNLOAD_FAILED
+    assert [outcome for outcome, _, _ in result.notes] == [Outcome.DELTA_MISMATCH]
+    world.server.clear()
+    assert device.check().notes == ()
+    assert not asked_for(world, ".delta")
+    world.server.faults.clear()
+    result = device.check()
+    assert (result.outcome, result.notes) == (Outcome.INSTALLED, ())
+    assert list(device.store.incoming.iterdir()) == []
+
+
 def test_a_delta_that_the_server_lost_costs_one_request(world: World) -> None:
     path = offer(world, make_delta(OLD, NEW))
     world.repository.file(path).unlink()

@@ -234,6 +234,13 @@ def test_a_delta_to_a_file_that_the_signer_does_not_hold_is_not_signed() -> None
         judge(pending, document=document)
 
 
+def test_a_file_of_the_bundle_is_not_replaced_by_a_delta_of_its_name() -> None:
+    own = {**OWN, "m.onnx.from-1.delta": FileRef(file="m.onnx.from-1.delta", bytes=5, sha256="2" * 64)}
+    pending, document = with_deltas(delta())
+    with pytest.raises(ReviewFailed, match="which is a file of your bundle"):
+        review("m", 2, current=published(), pending=pending, own=own, release_document=document, now=NOW)
+
+
 def test_a_delta_from_a_release_that_is_not_published_is_not_signed() -> None:
     document = write_release(ReleaseDocument(model="m", release=3, ceiling=CEILING, deltas=(delta(from_release=2),)))
     staged = {**OWN, "release.json": ref("release.json", document)}
