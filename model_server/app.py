@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -25,7 +26,6 @@ from model_server.errors import (
     MethodRefused,
     ModelUnavailable,
     NotFound,
-    NotInThisVersion,
     QueueFull,
     ReleaseConflict,
     ReleaseNotNewer,
@@ -40,10 +40,12 @@ from model_server.errors import (
 )
 from model_server.inference.app import create_inference_app
 from model_server.releases.api import releases_router
+from model_server.releases.policy_api import policies_router
 from model_server.rollouts.api import outcomes_router, rollouts_router
 from model_server.rollouts.status import list_rollouts
 from model_server.services import Services, open_services
 from model_server.settings import Settings
+from model_server.signing.alerts import list_alerts
 from model_server.signing.health import role_health
 from model_server.signing.static import MetadataFiles, TargetFiles
 from model_server.telemetry.api import telemetry_router
@@ -58,7 +60,6 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     BundleTooLarge: 413,
     ReportError: 422,
     ServerError: 500,
-    NotInThisVersion: 501,
     StorageFull: 507,
     RequestError: 400,
     MethodRefused: 405,
@@ -123,6 +124,9 @@ def create_app(
         releases_router(services.releases, admin, settings.spool_dir, max_bundle_bytes=settings.max_bundle_bytes)
     )
     app.include_router(
+        policies_router(services.policies, admin, partial(_policy_published, services), services.rollouts.named)
+    )
+    app.include_router(
         rollouts_router(services.rollouts, services.engine, services.clock, admin, services.releases.ceiling)
     )
     app.include_router(telemetry_router(services.telemetry, device, admin, services.releases.models))
@@ -136,6 +140,12 @@ def create_app(
         },
     )
     return app
+
+
+def _policy_published(services: Services, model: str) -> None:
+    """A rollout of a release that is revoked from now on is halted at once, not on the next tick."""
+    for channel in services.rollouts.channels(model):
+        services.controller.nudge(model, channel)
 
 
 class Dispatch:
@@ -184,6 +194,7 @@ def _status_router(services: Services, admin: Authorize) -> APIRouter:
                 }
                 for role in role_health(services.repository, now)
             ],
+            "alerts": list_alerts(services.engine),
             "rollouts": list_rollouts(services.engine),
         }
 

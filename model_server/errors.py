@@ -6,7 +6,6 @@ EdgeshipError
     ├── SettingsError             settings.toml, or an option, that cannot work; nothing was started
     ├── AuditBroken               an entry of the audit log is not the one that was written
     ├── StorageFull               the disk of the server is full; nothing was changed
-    ├── NotInThisVersion          a command that exists in the design and not yet in this version
     ├── RequestError              what a caller sent
     │   ├── MalformedRequest      a body or parameter that breaks the protocol
     │   ├── BodyTooLarge          a cap on the body was passed
@@ -16,6 +15,7 @@ EdgeshipError
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
+    │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
     │   └── UnknownRollout
     ├── SigningError
@@ -62,7 +62,6 @@ __all__ = [
     "MethodRefused",
     "ModelUnavailable",
     "NotFound",
-    "NotInThisVersion",
     "QueueFull",
     "ReleaseConflict",
     "ReleaseError",
@@ -87,6 +86,7 @@ __all__ = [
     "Unauthorized",
     "UnknownLayout",
     "UnknownModel",
+    "UnknownPolicy",
     "UnknownRelease",
     "UnknownRollout",
 ]
@@ -106,10 +106,6 @@ class AuditBroken(ServerError):
 
 class StorageFull(ServerError):
     """The disk of the server is full; nothing was changed."""
-
-
-class NotInThisVersion(ServerError):
-    """A command that exists in the design and not yet in this version."""
 
 
 class RequestError(ServerError):
@@ -150,6 +146,10 @@ class UnknownModel(NotFound):
 
 class UnknownRelease(NotFound):
     """The model has no such release, or none that is published."""
+
+
+class UnknownPolicy(NotFound):
+    """No change of the model's policy waits for signatures."""
 
 
 class UnknownLayout(NotFound):

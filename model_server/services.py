@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,10 +23,12 @@ from model_server.db.migrate import upgrade
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits
+from model_server.releases.policies import PolicyService
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
 from model_server.settings import Settings
+from model_server.signing.alerts import watch_expiry
 from model_server.signing.publisher import Publisher, open_online_signers
 from model_server.signing.repository import Repository
 from model_server.telemetry.service import TelemetryService
@@ -44,6 +47,7 @@ class Services:
     repository: Repository
     credentials: Credentials
     releases: ReleaseService
+    policies: PolicyService
     rollouts: RolloutService
     telemetry: TelemetryService
     controller: Controller
@@ -52,8 +56,8 @@ class Services:
 def open_publisher(settings: Settings, clock: Clock) -> Publisher:
     """Open the repository and the online keys. Raises KeyRejected, RepositoryDamaged."""
     repository = Repository(settings.repository_dir)
-    signers = open_online_signers(repository, settings.keys_dir, settings.online_passphrase)
-    return Publisher(repository, signers, clock, settings.expiry)
+    open_signers = partial(open_online_signers, settings.keys_dir, settings.online_passphrase)
+    return Publisher(repository, open_signers, clock, settings.expiry)
 
 
 def open_services(
@@ -105,12 +109,15 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         left_over.unlink()
     deltas = DeltaLimits(releases=settings.delta_releases)
     releases = ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry, deltas)
+    policies = PolicyService(engine, publisher, clock, settings.expiry)
     releases.reconcile()
+    policies.reconcile()
     rollouts = RolloutService(
         engine,
         publisher,
         clock,
         releases.check_published,
+        policies.allows,
         lambda: secrets.token_hex(8),
         require_staging=settings.require_staging,
     )
@@ -124,12 +131,16 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         repository=publisher.repository,
         credentials=Credentials(engine, clock),
         releases=releases,
+        policies=policies,
         rollouts=rollouts,
         telemetry=telemetry,
         controller=Controller(
             rollouts,
             publisher,
             settings.controller_interval_s,
-            {"closing telemetry days": telemetry.close_finished_days},
+            {
+                "closing telemetry days": telemetry.close_finished_days,
+                "looking for roles that expire": partial(watch_expiry, engine, publisher.repository, clock),
+            },
         ),
     )

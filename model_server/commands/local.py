@@ -1,4 +1,4 @@
-"""`init`, `keys` and `serve`: what happens on the machine that has the server's folder."""
+"""`init` and `keys list`: what happens on the machine that has the server's folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from model_server.db.base import open_engine, writing
 from model_server.db.credentials import Kind, add_credential
 from model_server.db.migrate import upgrade
 from model_server.errors import SettingsError
-from model_server.services import open_publisher
 from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text
-from model_server.signing.ceremony import create_repository, delegate_model, make_keys
+from model_server.signing.ceremony import create_repository, make_keys
 from model_server.signing.keys import read_passphrase
 from model_server.signing.repository import Repository, write_atomic
 from model_server.signing.roles import delegated_models, person_of, releases_role, rollouts_role
 
-__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "delegate", "init", "list_keys"]
+__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "init", "list_keys"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
@@ -86,29 +85,6 @@ def list_keys(directory: Path) -> dict[str, object]:
                 _role(name, delegated.threshold, [(keyid, person_of(key) or "server") for keyid, key in owners])
             )
     return {"roles": roles}
-
-
-def delegate(
-    directory: Path,
-    model: str,
-    targets_keys: Sequence[Path],
-    releases_keys: Sequence[Path],
-    passphrase: bytes,
-    clock: Clock,
-) -> dict[str, object]:
-    """Add a model. Without keys named, all of the folder's ``targets-*.pem`` and ``releases-*.pem`` are used."""
-    settings = load_settings(directory)
-    publisher = open_publisher(settings, clock)
-    delegate_model(
-        publisher,
-        model,
-        targets_keys or sorted(settings.keys_dir.glob("targets-*.pem")),
-        releases_keys or sorted(settings.keys_dir.glob("releases-*.pem")),
-        passphrase,
-        clock.now(),
-        settings.expiry,
-    )
-    return {"model": model, "roles": [releases_role(model), rollouts_role(model)]}
 
 
 def _fill(

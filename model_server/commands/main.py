@@ -42,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     match args.run:
-        case "init" | "keys list" | "keys delegate":
+        case "init" | "keys list":
             return _local(args, console)
+        case "keys":
+            from model_server.commands.keys import run_keys
+
+            return run_keys(args, console, _passphrase, _confirm, SystemClock())
         case "serve":
             _serve(args, console)
             return {}
@@ -54,7 +58,7 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
 
 
 def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
-    from model_server.commands.local import delegate, init, list_keys
+    from model_server.commands.local import init, list_keys
     from model_server.commands.show import show_keys
 
     if args.run == "init":
@@ -66,20 +70,9 @@ def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
             f"{answer['credentials']} and nowhere else. Give each person their key files and delete them here."
         )
         return answer
-    if args.run == "keys list":
-        keys = list_keys(args.directory)
-        show_keys(console, keys)
-        return keys
-    answer = delegate(
-        args.directory,
-        args.model,
-        args.targets_key,
-        args.releases_key,
-        _passphrase(args.passphrase_file),
-        SystemClock(),
-    )
-    console.print(f"{args.model} has the roles releases-{args.model} and rollouts-{args.model}")
-    return answer
+    keys = list_keys(args.directory)
+    show_keys(console, keys)
+    return keys
 
 
 def _serve(args: argparse.Namespace, console: Console) -> None:

@@ -7,10 +7,13 @@ from dataclasses import fields
 from datetime import date
 from pathlib import Path
 
+from model_server.commands.keys_parser import add_keys_parser
 from model_server.releases.staging import DEFAULT_CEILING
 from model_server.rollouts.guardrails import Limits
 
-__all__ = ["build_parser", "limit_option"]
+__all__ = ["POLICY", "build_parser", "limit_option"]
+
+POLICY = "policy"  # stands where a release's number does
 
 # Limits that people write as shares or durations; the others are plain numbers.
 _HELP = {
@@ -43,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _local(commands)
+    add_keys_parser(commands)
     _release(commands)
     _rollout(commands)
     _drift(commands)
@@ -75,20 +79,6 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     serve.add_argument("--ready-file", type=Path, help="written with the address once requests are accepted")
     serve.set_defaults(run="serve")
 
-    keys = commands.add_parser("keys", help="who may sign what").add_subparsers(
-        dest="action", required=True, metavar="ACTION"
-    )
-    listing = _json(keys.add_parser("list", help="every role with its threshold and its people"))
-    listing.add_argument("directory", type=Path, metavar="DIR")
-    listing.set_defaults(run="keys list")
-    delegate = _json(keys.add_parser("delegate", help="add a model: its two roles, signed by the targets keys"))
-    delegate.add_argument("model", metavar="MODEL")
-    delegate.add_argument("--dir", dest="directory", type=Path, required=True, metavar="DIR")
-    delegate.add_argument("--targets-key", action="append", type=Path, default=[], help="default: DIR/keys/targets-*")
-    delegate.add_argument("--releases-key", action="append", type=Path, default=[], help="default: DIR/keys/releases-*")
-    delegate.add_argument("--passphrase-file", type=Path)
-    delegate.set_defaults(run="keys delegate")
-
 
 def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     release = commands.add_parser("release", help="stage, sign and publish releases").add_subparsers(
@@ -98,22 +88,30 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     stage.add_argument("bundle", type=Path, metavar="BUNDLE")
     stage.add_argument("--ceiling", default=DEFAULT_CEILING, help="largest share by age (default: %(default)s)")
     stage.set_defaults(run="release stage")
-    sign = _remote(_numbered(release.add_parser("sign", help="review a proposal against your own bundle and sign it")))
+    sign = _remote(
+        _numbered(release.add_parser("sign", help="review a proposal against your own bundle and sign it"), policy=True)
+    )
     sign.add_argument("--key", type=Path, required=True, help="your releases key file")
     sign.add_argument("--passphrase-file", type=Path, help="opens the key; asked for if left out")
-    sign.add_argument("--bundle", type=Path, required=True, help="your own copy of the bundle")
+    sign.add_argument("--bundle", type=Path, help="your own copy of the bundle; none for a policy")
     sign.add_argument("--root", type=Path, help="the root you trust (default: root.json beside the key)")
     sign.add_argument("--trust", type=Path, help="remembers what was verified (default: beside the key)")
     sign.add_argument("--yes", action="store_true", help="sign without asking; needed where there is no terminal")
+    sign.add_argument("--accept-expired", action="store_true", help="the role has expired, and is signed again by this")
     sign.set_defaults(run="release sign")
     for action, text in (
-        ("publish", "put a release that enough people signed in front of devices"),
-        ("show", "one release, its files and signatures"),
-        ("withdraw", "forget a release that is not published"),
-        ("revoke", "not in this version"),
-        ("set-floor", "not in this version"),
+        ("publish", "put what enough people signed in front of devices"),
+        ("show", "one release, or the policy: files, signatures, what waits"),
+        ("withdraw", "forget a release, or a change of the policy, that is not published"),
     ):
-        command = _remote(_numbered(release.add_parser(action, help=text)))
+        command = _remote(_numbered(release.add_parser(action, help=text), policy=True))
+        command.set_defaults(run=f"release {action}")
+    revoke = _remote(_numbered(release.add_parser("revoke", help="propose that a release must never run again")))
+    floor = _remote(_numbered(release.add_parser("set-floor", help="propose the lowest release that may run")))
+    renew = _remote(release.add_parser("renew", help="propose the same releases again, before the role expires"))
+    renew.add_argument("model", metavar="MODEL")
+    for command, action in ((revoke, "revoke"), (floor, "set-floor"), (renew, "renew")):
+        command.add_argument("--reason", default="", help="kept in the audit log")
         command.set_defaults(run=f"release {action}")
     listing = _remote(release.add_parser("list", help="the releases of a model"))
     listing.add_argument("model", metavar="MODEL")
@@ -175,10 +173,22 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is not a day: write it as in 2026-03-02") from error
 
 
-def _numbered(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _numbered(parser: argparse.ArgumentParser, *, policy: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("release", type=int, metavar="N")
+    if policy:
+        parser.add_argument("release", type=_release_or_policy, metavar="N", help=f"a release, or {POLICY!r}")
+    else:
+        parser.add_argument("release", type=int, metavar="N")
     return parser
+
+
+def _release_or_policy(text: str) -> int | str:
+    if text == POLICY:
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the number of a release nor {POLICY!r}") from error
 
 
 def _channel(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -14,8 +14,10 @@ from rich.console import Console
 from edge_runtime.bundle import check_channel, check_model
 from model_server.client import Client
 from model_server.commands.drift import show_approval, show_drift
+from model_server.commands.policy import is_policy, run_policy
 from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
-from model_server.errors import MalformedRequest, NotInThisVersion, SettingsError
+from model_server.commands.trust import read_root
+from model_server.errors import MalformedRequest, SettingsError
 from model_server.releases.signing import sign_release
 from model_server.releases.signing_request import Review
 from model_server.rollouts.guardrails import Limits
@@ -71,10 +73,8 @@ def _release(
     passphrase: Callable[[Path | None], bytes],
     confirm: Callable[[str], bool],
 ) -> Answer:
-    if action in ("revoke", "set-floor"):
-        raise NotInThisVersion(
-            f"`release {action}` is not in this version: roll back or disable the rollout to take a release off devices"
-        )
+    if is_policy(args, action):
+        return run_policy(args, action, model, client, console, passphrase, confirm)
     if action == "stage":
         if not args.bundle.is_file():
             raise SettingsError(f"there is no bundle {args.bundle}")
@@ -105,13 +105,8 @@ def _sign(
     passphrase: Callable[[Path | None], bytes],
     confirm: Callable[[str], bool],
 ) -> Answer:
-    root_file: Path = args.root or args.key.parent / "root.json"
-    try:
-        root = root_file.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"the root that you trust, {root_file}, cannot be read ({error.strerror}): give it with --root"
-        ) from error
+    if args.bundle is None:
+        raise SettingsError("give your own copy of the bundle with --bundle: it is what the proposal is compared with")
 
     def reviewed(review: Review) -> bool:
         show_review(console, review)
@@ -124,7 +119,7 @@ def _sign(
         key=args.key,
         passphrase=passphrase(args.passphrase_file),
         bundle=args.bundle,
-        root=root,
+        root=read_root(args),
         trust=args.trust or args.key.with_suffix(".trust"),
         confirm=reviewed,
     )

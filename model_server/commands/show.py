@@ -151,6 +151,8 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
             ],
         )
     )
+    for alert in status["alerts"]:
+        console.print(f"[bold]alert[/bold] ({alert['level']}): {escape(alert['message'])}")
     console.print(
         table(
             "Rollouts",

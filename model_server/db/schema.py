@@ -16,6 +16,8 @@ _TABLES = (
     "model_server.db.credentials",
     "model_server.releases.tables",
     "model_server.rollouts.tables",
+    "model_server.signing.alert_tables",
+    "model_server.signing.tables",
     "model_server.telemetry.tables",
 )
 

@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 from model_server.quantities import parse_ceiling
 from model_server.releases.service import ReleaseInfo, ReleaseService
 from model_server.releases.staging import DEFAULT_CEILING
+from model_server.signing.proposals import SignatureInfo
 from model_server.web import Authorize, caller, capped_body, parse_body, spool_body
 
-__all__ = ["releases_router"]
+__all__ = ["MAX_SIGNATURE_BODY", "SignatureBody", "releases_router", "signature_json"]
 
 MAX_SIGNATURE_BODY = 16_384
 
@@ -72,6 +73,10 @@ def releases_router(service: ReleaseService, authorize: Authorize, spool: Path, 
     return router
 
 
+def signature_json(known: SignatureInfo) -> dict[str, str]:
+    return {"person": known.person, "keyid": known.keyid, "signed_at": known.signed_at.isoformat()}
+
+
 def _json(info: ReleaseInfo) -> dict[str, object]:
     return {
         "model": info.model,
@@ -81,10 +86,7 @@ def _json(info: ReleaseInfo) -> dict[str, object]:
         "bundle_sha256": info.bundle_sha256,
         "metadata_version": info.metadata_version,
         "files": [{"file": ref.file, "bytes": ref.bytes, "sha256": ref.sha256} for ref in info.files],
-        "signatures": [
-            {"person": known.person, "keyid": known.keyid, "signed_at": known.signed_at.isoformat()}
-            for known in info.signatures
-        ],
+        "signatures": [signature_json(known) for known in info.signatures],
         "threshold": info.threshold,
         "missing": max(0, info.threshold - len({known.person for known in info.signatures})),
         "staged_by": info.staged_by,

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-from securesystemslib.signer import Signature
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import TargetFile, Targets
 
 from edge_runtime.bundle import (
     MANIFEST_FILE,
@@ -29,28 +27,21 @@ from model_server.errors import (
     ReleaseConflict,
     ReleaseNotNewer,
     RepositoryDamaged,
-    SignatureRejected,
-    ThresholdNotMet,
-    UnknownModel,
     UnknownRelease,
 )
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits, Older
-from model_server.releases.signing_request import highest_release, next_metadata
+from model_server.releases.signing_request import next_metadata
 from model_server.releases.staging import stage_files
-from model_server.releases.tables import FileRow, ReleaseRow, ReleaseState, SignatureRow
+from model_server.releases.tables import FileRow, ReleaseRow, ReleaseState
+from model_server.signing import proposals
+from model_server.signing.delegation import delegating, threshold_of
+from model_server.signing.proposals import SignatureInfo
 from model_server.signing.publisher import Publisher
-from model_server.signing.repository import parse_metadata, to_bytes
-from model_server.signing.roles import Expiry, delegated_models, person_of, releases_role, signed_by
+from model_server.signing.repository import to_bytes
+from model_server.signing.roles import Expiry, delegated_models, releases_role
 
-__all__ = ["ReleaseInfo", "ReleaseService", "SignatureInfo"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureInfo:
-    person: str
-    keyid: str
-    signed_at: datetime
+__all__ = ["ReleaseInfo", "ReleaseService"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +93,7 @@ class ReleaseService:
 
     def list(self, model: str) -> tuple[ReleaseInfo, ...]:
         """Every release of ``model``, oldest first. Raises UnknownModel."""
-        threshold = self._threshold(self._delegating(model), model)
+        threshold = threshold_of(delegating(self._repository, model), model)
         with reading(self._engine) as session:
             rows = session.execute(
                 select(ReleaseRow).where(ReleaseRow.model == model).order_by(ReleaseRow.release)
@@ -110,7 +101,7 @@ class ReleaseService:
             return tuple(_info(row, threshold) for row in rows)
 
     def show(self, model: str, release: int) -> ReleaseInfo:
-        threshold = self._threshold(self._delegating(model), model)
+        threshold = threshold_of(delegating(self._repository, model), model)
         with reading(self._engine) as session:
             return _info(self._row(session, model, release), threshold)
 
@@ -121,7 +112,7 @@ class ReleaseService:
 
     def check_published(self, model: str, release: int) -> None:
         """Raises: UnknownModel, UnknownRelease unless the release is published."""
-        self._delegating(model)
+        delegating(self._repository, model)
         if not self.is_published(model, release):
             raise UnknownRelease(f"{model} {release} is not published, so it cannot be rolled out")
 
@@ -129,7 +120,7 @@ class ReleaseService:
         """The signed ceiling of a release, and when it was published. Raises: UnknownRelease, RepositoryDamaged."""
         steps = read_release(self.read_file(model, release, RELEASE_FILE)).ceiling
         with reading(self._engine) as session:
-            return steps, self._row(session, model, release).published_at or self._clock.now()
+            return steps, self._row(session, model, release).proposal.published_at or self._clock.now()
 
     def manifest(self, model: str, release: int) -> Manifest | None:
         """The manifest of a published release; None if there is no such release."""
@@ -151,7 +142,7 @@ class ReleaseService:
     def proposal(self, model: str, release: int) -> bytes:
         """The metadata to sign, with the signatures that it has so far."""
         with reading(self._engine) as session:
-            return to_bytes(_signed_proposal(self._row(session, model, release)))
+            return to_bytes(proposals.signed_proposal(self._row(session, model, release).proposal))
 
     # Changing
 
@@ -166,7 +157,7 @@ class ReleaseService:
         staged = stage_files(path, self._blobs, ceiling, audit_head, self._older, self._deltas)
         model, release = staged.manifest.model, staged.manifest.release
         with self._repository.lock(), writing(self._engine) as session:
-            delegating = self._delegating(model)
+            targets = delegating(self._repository, model)
             current = self._repository.role(releases_role(model)).signed
             waiting = session.execute(
                 select(ReleaseRow).where(ReleaseRow.model == model, ReleaseRow.state == ReleaseState.STAGED)
@@ -177,24 +168,22 @@ class ReleaseService:
                 )
             if self._find(session, model, release) is not None:
                 raise ReleaseNotNewer(f"{model} {release} is published already: build it under a higher number")
-            expires = (self._clock.now() + self._expiry.releases).replace(microsecond=0)
-            proposal = Metadata(next_metadata(model, release, current, staged.files, expires))
+            now = self._clock.now()
+            expires = (now + self._expiry.releases).replace(microsecond=0)
+            pending = next_metadata(model, release, current, staged.files, expires)
             row = ReleaseRow(
                 model=model,
                 release=release,
                 version=staged.manifest.version,
                 state=ReleaseState.STAGED.value,
                 bundle_sha256=staged.bundle_sha256,
-                metadata_version=proposal.signed.version,
-                pending=to_bytes(proposal),
-                staged_by=actor,
-                staged_at=self._clock.now(),
+                proposal=proposals.new_proposal(releases_role(model), f"{model}/{release}", pending, actor, now),
                 files=[FileRow(file=ref.file, bytes=ref.bytes, sha256=ref.sha256) for ref in staged.files.values()],
             )
             session.add(row)
             session.flush()
             self._log(session, actor, "release.staged", model, release, bundle_sha256=staged.bundle_sha256)
-            return _info(row, self._threshold(delegating, model))
+            return _info(row, threshold_of(targets, model))
 
     def withdraw(self, model: str, release: int, actor: str) -> None:
         """Forget a staged release. A published one can only be followed by a newer one."""
@@ -210,30 +199,16 @@ class ReleaseService:
 
         Raises: SignatureRejected if the key has no part in ``releases-<model>`` or the signature does not verify.
         """
-        delegating = self._delegating(model)
-        role = delegating.get_delegated_role(releases_role(model))
+        targets = delegating(self._repository, model)
         with writing(self._engine) as session:
             row = self._row(session, model, release)
             if row.state != ReleaseState.STAGED:
                 raise ReleaseConflict(f"{model} {release} is published already; it needs no more signatures")
-            if keyid not in role.keyids:
-                raise SignatureRejected(f"key {keyid[:12]} may not sign releases of {model}")
-            key = delegating.get_key(keyid)
-            person = person_of(key)
-            if person is None:
-                raise SignatureRejected(f"key {keyid[:12]} belongs to no person; only people approve releases")
-            proposal = _proposal(row)
-            try:
-                key.verify_signature(Signature(keyid, signature), proposal.signed_bytes)
-            except (UnverifiedSignatureError, VerificationError, ValueError) as error:
-                raise SignatureRejected(f"the signature by {person} does not verify for {model} {release}") from error
-            if all(known.keyid != keyid for known in row.signatures):
-                row.signatures.append(
-                    SignatureRow(keyid=keyid, person=person, signature=signature, signed_at=self._clock.now())
-                )
+            person = proposals.add_signature(row.proposal, targets, keyid, signature, self._clock.now())
+            if person is not None:
                 session.flush()
                 self._log(session, actor, "release.signed", model, release, person=person, keyid=keyid)
-            return _info(row, role.threshold)
+            return _info(row, threshold_of(targets, model))
 
     def publish(self, model: str, release: int, actor: str) -> ReleaseInfo:
         """Put a release that enough people have signed in front of devices; once published, saying so again is fine.
@@ -242,15 +217,15 @@ class ReleaseService:
         """
         with self._repository.lock():
             self.reconcile()
-            delegating = self._delegating(model)
-            threshold = self._threshold(delegating, model)
+            targets = delegating(self._repository, model)
+            threshold = threshold_of(targets, model)
             with reading(self._engine) as session:
                 row = self._row(session, model, release)
                 if row.state == ReleaseState.PUBLISHED:
                     return _info(row, threshold)
-                proposal = _signed_proposal(row)
-            self._check_threshold(delegating, model, release, proposal)
-            for target in _added(self._repository.role(releases_role(model)).signed, proposal.signed):
+                current = self._repository.role(releases_role(model)).signed
+                proposal = proposals.check_ready(row.proposal, targets, current, self._clock.now())
+            for target in _added(current, proposal.signed):
                 sha256 = target.hashes["sha256"]
                 if self._blobs.check(sha256) != target.length:
                     raise RepositoryDamaged(f"{target.path}: the stored file has not the signed size")
@@ -276,45 +251,20 @@ class ReleaseService:
         """After a crash between publishing and noting it: the repository is the truth."""
         with reading(self._engine) as session:
             staged = session.execute(select(ReleaseRow).where(ReleaseRow.state == ReleaseState.STAGED)).scalars().all()
-            waiting = [(row.model, row.release, _proposal(row).signed) for row in staged]
+            waiting = [(row.model, row.release, proposals.proposal(row.proposal).signed) for row in staged]
         models = self.models()
         for model, release, proposal in waiting:
             if model in models and self._repository.role(releases_role(model)).signed == proposal:
-                self._mark_published(model, release, "server", self._threshold(self._delegating(model), model))
+                self._mark_published(model, release, "server", threshold_of(delegating(self._repository, model), model))
 
     def _mark_published(self, model: str, release: int, actor: str, threshold: int) -> ReleaseInfo:
         with writing(self._engine) as session:
             row = self._row(session, model, release)
             row.state = ReleaseState.PUBLISHED.value
-            row.published_at = self._clock.now()
-            people = [signature.person for signature in row.signatures]
+            row.proposal.published_at = self._clock.now()
+            people = [signature.person for signature in row.proposal.signatures]
             self._log(session, actor, "release.published", model, release, signed_by=people)
             return _info(row, threshold)
-
-    def _check_threshold(self, delegating: Targets, model: str, release: int, proposal: Metadata[Targets]) -> None:
-        role = releases_role(model)
-        threshold = self._threshold(delegating, model)
-        people = signed_by(delegating, role, proposal.signed_bytes, proposal.signatures)
-        if len(people) < threshold:
-            raise ThresholdNotMet(
-                f"{model} {release} is signed by {', '.join(people) or 'nobody'}; {threshold} people must sign: run "
-                f"`edgeship-server release sign {model} {release}` on another manager's machine"
-            )
-        delegating.verify_delegate(role, proposal.signed_bytes, proposal.signatures)
-        current = self._repository.role(role).signed
-        if proposal.signed.version != current.version + 1 or highest_release(model, current) >= release:
-            raise ReleaseConflict(f"{role} has changed since {model} {release} was staged: withdraw and stage it again")
-        if proposal.signed.expires <= self._clock.now():
-            raise ReleaseConflict(f"the proposal for {model} {release} has expired: withdraw and stage it again")
-
-    def _delegating(self, model: str) -> Targets:
-        targets = self._repository.top_level_targets().signed
-        if check_model(model) not in delegated_models(targets):
-            raise UnknownModel(f"no model {model!r} is delegated here: `edgeship-server keys delegate` adds one")
-        return targets
-
-    def _threshold(self, delegating: Targets, model: str) -> int:
-        return delegating.get_delegated_role(releases_role(model)).threshold
 
     def _find(self, session: Session, model: str, release: int) -> ReleaseRow | None:
         return session.execute(
@@ -335,16 +285,6 @@ class ReleaseService:
         )
 
 
-def _proposal(row: ReleaseRow) -> Metadata[Targets]:
-    return parse_metadata(row.pending, Targets, f"the proposal for {row.model} {row.release}")
-
-
-def _signed_proposal(row: ReleaseRow) -> Metadata[Targets]:
-    metadata = _proposal(row)
-    metadata.signatures = {known.keyid: Signature(known.keyid, known.signature) for known in row.signatures}
-    return metadata
-
-
 def _added(current: Targets, proposal: Targets) -> list[TargetFile]:
     return [target for path, target in sorted(proposal.targets.items()) if path not in current.targets]
 
@@ -356,13 +296,11 @@ def _info(row: ReleaseRow, threshold: int) -> ReleaseInfo:
         version=row.version,
         state=ReleaseState(row.state),
         bundle_sha256=row.bundle_sha256,
-        metadata_version=row.metadata_version,
+        metadata_version=row.proposal.version,
         files=tuple(FileRef(file=file.file, bytes=file.bytes, sha256=file.sha256) for file in row.files),
-        signatures=tuple(
-            SignatureInfo(person=known.person, keyid=known.keyid, signed_at=known.signed_at) for known in row.signatures
-        ),
+        signatures=proposals.signatures(row.proposal),
         threshold=threshold,
-        staged_by=row.staged_by,
-        staged_at=row.staged_at,
-        published_at=row.published_at,
+        staged_by=row.proposal.proposed_by,
+        staged_at=row.proposal.proposed_at,
+        published_at=row.proposal.published_at,
     )

@@ -26,7 +26,7 @@ from edge_runtime.bundle import (
 )
 from model_server.errors import ReleaseNotNewer, ReviewFailed
 
-__all__ = ["Review", "highest_release", "next_metadata", "review"]
+__all__ = ["Review", "check_next", "check_target", "highest_release", "next_metadata", "review"]
 
 MAX_LIFE = timedelta(days=91)  # 90, and a day for clocks that differ
 
@@ -104,14 +104,7 @@ def review(
     def refuse(reason: str) -> ReviewFailed:
         return ReviewFailed(f"{model} {release}: {reason}. Nothing was signed")
 
-    if pending.version != current.version + 1:
-        raise refuse(f"the proposal has version {pending.version}; after {current.version} comes {current.version + 1}")
-    if pending.delegations is not None or pending.unrecognized_fields != current.unrecognized_fields:
-        raise refuse("the proposal changes more than the list of files")
-    if pending.spec_version != current.spec_version:
-        raise refuse(f"the proposal is written for TUF {pending.spec_version}, not {current.spec_version}")
-    if not now < pending.expires <= now + MAX_LIFE:
-        raise refuse(f"the proposal would expire on {pending.expires:%Y-%m-%d}, not within 90 days")
+    check_next(current, pending, now, refuse)
     for path, target in current.targets.items():
         if path not in pending.targets:
             raise refuse(f"{path} was published and is gone")
@@ -123,7 +116,7 @@ def review(
     expected = {target_path(model, release, name): ref for name, ref in own.items()}
     document_path = target_path(model, release, RELEASE_FILE)
     document_ref = FileRef(file=RELEASE_FILE, bytes=len(release_document), sha256=_sha256(release_document))
-    _check(document_path, added.get(document_path), document_ref, refuse)
+    check_target(document_path, added.get(document_path), document_ref, refuse)
     try:
         document = read_release(release_document)
     except ManifestError as error:
@@ -143,7 +136,7 @@ def review(
         if path not in expected and path != document_path:
             raise refuse(f"{path} is in the proposal and not in your bundle")
     for path, ref in expected.items():
-        _check(path, added.get(path), ref, refuse)
+        check_target(path, added.get(path), ref, refuse)
     return Review(
         model=model,
         release=release,
@@ -160,7 +153,20 @@ def review(
     )
 
 
-def _check(path: str, target: TargetFile | None, ref: FileRef, refuse: Callable[[str], ReviewFailed]) -> None:
+def check_next(current: Targets, pending: Targets, now: datetime, refuse: Callable[[str], ReviewFailed]) -> None:
+    """What holds for every proposal of a releases role, whatever it changes in the list of files."""
+    if pending.version != current.version + 1:
+        raise refuse(f"the proposal has version {pending.version}; after {current.version} comes {current.version + 1}")
+    if pending.delegations is not None or pending.unrecognized_fields != current.unrecognized_fields:
+        raise refuse("the proposal changes more than the list of files")
+    if pending.spec_version != current.spec_version:
+        raise refuse(f"the proposal is written for TUF {pending.spec_version}, not {current.spec_version}")
+    if not now < pending.expires <= now + MAX_LIFE:
+        raise refuse(f"the proposal would expire on {pending.expires:%Y-%m-%d}, not within 90 days")
+
+
+def check_target(path: str, target: TargetFile | None, ref: FileRef, refuse: Callable[[str], ReviewFailed]) -> None:
+    """The file in the proposal is the one that the signer holds, and nothing is said of it but its size and digest."""
     if target is None:
         raise refuse(f"{path} is not in the proposal")
     if target.unrecognized_fields or set(target.hashes) != {"sha256"}:

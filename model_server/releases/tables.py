@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from model_server.db.base import Base, UtcDateTime
+from model_server.db.base import Base
+from model_server.signing.tables import ProposalRow
 
-__all__ = ["FileRow", "ReleaseRow", "ReleaseState", "SignatureRow"]
+__all__ = ["FileRow", "PolicyRow", "ReleaseRow", "ReleaseState"]
 
 
 class ReleaseState(StrEnum):
@@ -19,7 +19,7 @@ class ReleaseState(StrEnum):
 
 
 class ReleaseRow(Base):
-    """``pending`` is the unsigned next metadata of ``releases-<model>`` that adds this release."""
+    """``proposal`` is the next metadata of ``releases-<model>`` that adds this release, and who has signed it."""
 
     __tablename__ = "releases"
     __table_args__ = (UniqueConstraint("model", "release"),)
@@ -30,16 +30,10 @@ class ReleaseRow(Base):
     version: Mapped[str] = mapped_column(String(128))
     state: Mapped[str] = mapped_column(String(16))
     bundle_sha256: Mapped[str] = mapped_column(String(64))
-    metadata_version: Mapped[int]
-    pending: Mapped[bytes] = mapped_column(LargeBinary)
-    staged_by: Mapped[str] = mapped_column(String(128))
-    staged_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    published_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    proposal_id: Mapped[int] = mapped_column(ForeignKey("proposals.id"))
 
+    proposal: Mapped[ProposalRow] = relationship(cascade="all, delete-orphan", single_parent=True)
     files: Mapped[list[FileRow]] = relationship(cascade="all, delete-orphan", order_by="FileRow.file")
-    signatures: Mapped[list[SignatureRow]] = relationship(
-        cascade="all, delete-orphan", order_by="SignatureRow.signed_at"
-    )
 
 
 class FileRow(Base):
@@ -53,13 +47,15 @@ class FileRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
 
 
-class SignatureRow(Base):
-    """A verified signature over ``pending``."""
+class PolicyRow(Base):
+    """A change of a model's policy that waits for signatures or was published; ``document`` is its policy.json, empty
+    where only the expiry changes."""
 
-    __tablename__ = "release_signatures"
+    __tablename__ = "policies"
 
-    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
-    keyid: Mapped[str] = mapped_column(String(64), primary_key=True)
-    person: Mapped[str] = mapped_column(String(64))
-    signature: Mapped[str] = mapped_column(String(1024))
-    signed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    proposal_id: Mapped[int] = mapped_column(ForeignKey("proposals.id"), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), index=True)
+    document: Mapped[bytes] = mapped_column(LargeBinary)
+    reason: Mapped[str] = mapped_column(Text)
+
+    proposal: Mapped[ProposalRow] = relationship(cascade="all, delete-orphan", single_parent=True)

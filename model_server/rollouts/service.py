@@ -38,8 +38,9 @@ __all__ = ["RolloutService", "StartRequest"]
 
 
 class RolloutService:
-    """``check_published`` raises unless a release may be rolled out; ``token`` makes fresh salts. With
-    ``require_staging``, a candidate must first complete a rollout on the channel ``staging``."""
+    """``check_published`` raises unless a release is published; ``allows`` says whether its model's policy lets it run;
+    ``token`` makes fresh salts. With ``require_staging``, a candidate must first complete a rollout on the channel
+    ``staging``."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class RolloutService:
         publisher: Publisher,
         clock: Clock,
         check_published: Callable[[str, int], None],
+        allows: Callable[[str, int], bool],
         token: Callable[[], str],
         *,
         require_staging: bool = False,
@@ -55,6 +57,7 @@ class RolloutService:
         self._publisher = publisher
         self._clock = clock
         self._check_published = check_published
+        self._allows = allows
         self._token = token
         self._require_staging = require_staging
         self._deciding = threading.RLock()  # one decision at a time; reports go on coming in
@@ -69,6 +72,8 @@ class RolloutService:
         for release in (request.candidate, request.baseline):
             if release is not None:
                 self._check_published(model, check_release(release))
+                if not self._allows(model, release):
+                    raise RolloutConflict(f"{model} {release} is revoked or below the floor: no device would run it")
         with self._deciding:
             now = self._clock.now()
             with writing(self._engine) as session:
@@ -109,6 +114,7 @@ class RolloutService:
                     case "halt":
                         end(session, row, State.HALTED, now, f"by {actor}", {})
                     case "rollback":
+                        self._check_rollback(row)
                         end(session, row, State.ROLLED_BACK, now, f"by {actor}", {})
                     case "complete":
                         complete(session, row, now, f"by {actor}")
@@ -127,7 +133,11 @@ class RolloutService:
                 if row is None or (row.state != State.RUNNING and row.settled is not None):
                     return
                 before = plan_of(row)
-                if row.state == State.RUNNING:
+                if row.state == State.RUNNING and not self._allows(model, row.candidate):
+                    reason = f"{model} {row.candidate} is revoked or below the floor"
+                    end(session, row, State.HALTED, now, reason, {})
+                    log(session, now, "policy", "rollout.halted", row, reason=reason)
+                elif row.state == State.RUNNING:
                     judge(session, row, now)
                 if row.state != State.RUNNING:
                     settle(session, row, now)
@@ -151,6 +161,29 @@ class RolloutService:
                 plans = [plan_of(row) for row in _latest_rows(session)]
             for plan in plans:
                 self._publisher.put_plan(plan)
+
+    def named(self, model: str) -> list[dict[str, object]]:
+        """The releases of ``model`` that the present plan of each channel names."""
+        with reading(self._engine) as session:
+            rows = [row for row in _latest_rows(session) if row.model == model and row.state != State.DISABLED]
+            return [
+                {"channel": row.channel, "rollout": row.id, "state": row.state, "release": release, "named_as": name}
+                for row in rows
+                for name, release in (("candidate", row.candidate), ("baseline", row.baseline))
+                if release is not None
+            ]
+
+    def channels(self, model: str) -> list[str]:
+        """The channels that have a rollout of ``model``."""
+        with reading(self._engine) as session:
+            return [row.channel for row in _latest_rows(session) if row.model == model]
+
+    def _check_rollback(self, row: RolloutRow) -> None:
+        if row.baseline is not None and not self._allows(row.model, row.baseline):
+            raise RolloutConflict(
+                f"{row.model} {row.baseline}, which {row.id} would return to, is revoked or below the floor: disable "
+                "the rollout, or halt it and start one of another release"
+            )
 
     def _latest(self, session: Session, model: str, channel: str) -> RolloutRow:
         row = latest_rollout(session, check_model(model), check_channel(channel))

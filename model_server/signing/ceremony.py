@@ -1,13 +1,12 @@
-"""The key ceremony: `init` makes the keys of named people and the first metadata, `keys delegate` adds a model.
+"""The first ceremony: `init` makes the keys of named people and the first metadata.
 
-Both run on the machine that has the key files. Moving each person's files to that person, and deleting them here, is
-what makes the two-person rule mean something outside a demonstration.
+It runs on one machine. Moving each person's files to that person, and deleting them here, is what makes the two-person
+rule mean something outside a demonstration. Everything later is a change: see `model_server.signing.changes`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,27 +17,23 @@ from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Role, Root, Snapshot, Targets, Timestamp
 
 from edge_runtime.bundle.names import check_model
-from model_server.errors import KeyRejected, ReleaseConflict, SettingsError, ThresholdNotMet
-from model_server.signing.keys import online_signer, open_signer, personal_signer, save_key
-from model_server.signing.publisher import ONLINE_USES, Publisher, online_key_file
+from model_server.errors import SettingsError
+from model_server.signing.keys import online_signer, personal_signer, save_key
+from model_server.signing.people import check_passphrase, check_person
+from model_server.signing.publisher import ONLINE_USES, online_key_file
 from model_server.signing.repository import Repository, S, to_bytes
 from model_server.signing.roles import (
+    ROOT_PEOPLE,
     THRESHOLD,
     Expiry,
     check_keys,
-    delegated_models,
     releases_delegation,
     releases_role,
     rollouts_delegation,
     rollouts_role,
-    signed_by,
 )
 
-__all__ = ["PEOPLE_NEEDED", "Keys", "create_repository", "delegate_model", "make_keys"]
-
-MIN_PASSPHRASE = 12  # characters; a stolen key file is tried offline, as fast as the thief can
-PEOPLE_NEEDED = 3  # root is 2 of 3: one lost key must not end the repository
-_PERSON = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+__all__ = ["Keys", "create_repository", "make_keys"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +51,15 @@ def make_keys(folder: Path, people: Sequence[str], passphrase: bytes, online_pas
     three), ``online-<use>.pem`` for the server.
 
     Raises: SettingsError for fewer than three people or a name outside ``a-z 0-9 -``; KeyRejected if a file exists
-    or the people's passphrase is shorter than `MIN_PASSPHRASE`.
+    or the people's passphrase is too short.
     """
     for person in people:
-        if not _PERSON.fullmatch(person):
-            raise SettingsError(f"{person!r} is not a person's name here: use 1 to 32 of a-z 0-9 - , as in 'alice'")
-    if len(set(people)) != len(people) or len(people) < PEOPLE_NEEDED:
+        check_person(person)
+    if len(set(people)) != len(people) or len(people) < ROOT_PEOPLE:
         raise SettingsError(
-            f"name at least {PEOPLE_NEEDED} different people (--person), so that root stays 2 of 3 when a key is lost"
+            f"name at least {ROOT_PEOPLE} different people (--person), so that root stays 2 of 3 when a key is lost"
         )
-    if len(passphrase.decode(errors="replace")) < MIN_PASSPHRASE:
-        raise KeyRejected(f"the passphrase of people's keys must have at least {MIN_PASSPHRASE} characters")
+    check_passphrase(passphrase)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def personal(role: str, holders: Sequence[str]) -> dict[str, CryptoSigner]:
@@ -76,7 +69,7 @@ def make_keys(folder: Path, people: Sequence[str], passphrase: bytes, online_pas
         }
 
     return Keys(
-        root=personal("root", people[:PEOPLE_NEEDED]),
+        root=personal("root", people[:ROOT_PEOPLE]),
         targets=personal("targets", people),
         releases=personal("releases", people),
         online={
@@ -124,53 +117,6 @@ def create_repository(
     timestamp = Metadata(Timestamp(expires=_until(now, expiry.timestamp), snapshot_meta=meta))
     repository.write_timestamp(_signed(timestamp, [keys.online["timestamp"]]))
     return root_bytes
-
-
-def delegate_model(
-    publisher: Publisher,
-    model: str,
-    targets_keys: Sequence[Path],
-    releases_keys: Sequence[Path],
-    passphrase: bytes,
-    now: datetime,
-    expiry: Expiry,
-) -> None:
-    """Give a new model its two roles: sign the next ``targets`` with the targets keys, and the first, empty
-    ``releases-<model>`` with the releases keys, which also become the keys of that role.
-
-    Every releases key must already belong to a person in the present metadata.
-    Raises: KeyRejected, ThresholdNotMet, ReleaseConflict if the model is delegated already.
-    """
-    repository = publisher.repository
-    with repository.lock():
-        root, targets = repository.root().signed, repository.top_level_targets()
-        if model in delegated_models(targets.signed):
-            raise ReleaseConflict(f"{model} is delegated already")
-        delegations = targets.signed.delegations or Delegations({}, {})
-        known = (*root.keys.values(), *delegations.keys.values())
-        managers = [open_signer(path, passphrase, known) for path in releases_keys]
-        check_keys(releases_role(model), [manager.public_key for manager in managers])
-        if len(managers) < THRESHOLD:
-            raise ThresholdNotMet(f"{releases_role(model)} needs the keys of {THRESHOLD} people, not {len(managers)}")
-        targets.signed.delegations = delegations
-        _add_delegations(targets.signed, model, [manager.public_key for manager in managers], publisher.rollouts_key)
-        targets.signed.version += 1
-        targets.signed.expires = _until(now, expiry.targets)
-        _signed(targets, [open_signer(path, passphrase, known) for path in targets_keys])
-        people = signed_by(root, Targets.type, targets.signed_bytes, targets.signatures)
-        if len(people) < root.roles[Targets.type].threshold:
-            raise ThresholdNotMet(
-                f"targets needs {root.roles[Targets.type].threshold} people; signed by {', '.join(people) or 'nobody'}"
-            )
-        releases = Metadata(Targets(expires=_until(now, expiry.releases)))
-        _signed(releases, managers)
-        publisher.publish(
-            {
-                Targets.type: targets,
-                releases_role(model): releases,
-                rollouts_role(model): publisher.first_rollouts(),
-            }
-        )
 
 
 def _add_delegations(targets: Targets, model: str, managers: Sequence[Key], online: Key) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from model_server.clock import Clock
 from model_server.errors import RepositoryDamaged
 from model_server.signing.keys import open_signer, read_passphrase
 from model_server.signing.repository import Repository, to_bytes
-from model_server.signing.roles import Expiry, delegated_models, rollouts_role
+from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, rollouts_role
 
 __all__ = ["ONLINE_USES", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
 
@@ -33,35 +33,62 @@ class OnlineSigners:
     timestamp: CryptoSigner
 
 
-def online_key_file(folder: Path, use: str) -> Path:
-    return folder / f"online-{use}.pem"
+def online_key_file(folder: Path, use: str, keyid: str | None = None) -> Path:
+    """Where an online key lies: the first one, or a later one by its id."""
+    return folder / (f"online-{use}.pem" if keyid is None else f"online-{use}-{keyid[:12]}.pem")
 
 
-def open_online_signers(repository: Repository, folder: Path, passphrase_file: Path) -> OnlineSigners:
-    """Open the online keys under the ids that root and targets know them by.
+def open_online_signers(folder: Path, passphrase_file: Path, root: Root, targets: Targets) -> OnlineSigners:
+    """Open, of the key files in ``folder``, those that ``root`` and ``targets`` name.
 
-    Raises: KeyRejected, RepositoryDamaged.
+    Raises: KeyRejected.
     """
     passphrase = read_passphrase(passphrase_file)
-    root = repository.root().signed
-    delegations = repository.top_level_targets().signed.delegations
+    delegated = targets.delegations.keys.values() if targets.delegations else ()
+    rollouts = [key for key in delegated if key.unrecognized_fields.get(ONLINE_FIELD) == "rollouts"]
     return OnlineSigners(
-        rollouts=open_signer(
-            online_key_file(folder, "rollouts"), passphrase, delegations.keys.values() if delegations else ()
-        ),
-        snapshot=open_signer(online_key_file(folder, "snapshot"), passphrase, _keys_of(root, Snapshot.type)),
-        timestamp=open_signer(online_key_file(folder, "timestamp"), passphrase, _keys_of(root, Timestamp.type)),
+        rollouts=_open_one(folder, "rollouts", passphrase, rollouts),
+        snapshot=_open_one(folder, Snapshot.type, passphrase, _keys_of(root, Snapshot.type)),
+        timestamp=_open_one(folder, Timestamp.type, passphrase, _keys_of(root, Timestamp.type)),
     )
 
 
-class Publisher:
-    """Every change of what devices see goes through here, under the repository's lock."""
+def _open_one(folder: Path, use: str, passphrase: bytes, keys: Sequence[Key]) -> CryptoSigner:
+    later = [path for key in keys if (path := online_key_file(folder, use, key.keyid)).exists()]
+    return open_signer(later[0] if later else online_key_file(folder, use), passphrase, keys)
 
-    def __init__(self, repository: Repository, signers: OnlineSigners, clock: Clock, expiry: Expiry) -> None:
+
+class Publisher:
+    """Every change of what devices see goes through here, under the repository's lock.
+
+    ``open_signers`` opens the online keys that a root and targets name; it is called again when people have signed
+    others, which happens beside a running server.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        open_signers: Callable[[Root, Targets], OnlineSigners],
+        clock: Clock,
+        expiry: Expiry,
+    ) -> None:
+        """Raises: KeyRejected, RepositoryDamaged."""
         self.repository = repository
-        self._signers = signers
+        self._open_signers = open_signers
         self._clock = clock
         self._expiry = expiry
+        self._versions, self._known_signers = self._open()
+
+    @property
+    def _signers(self) -> OnlineSigners:
+        versions = (self.repository.root().signed.version, self.repository.top_level_targets().signed.version)
+        if self._versions != versions:
+            self._versions, self._known_signers = self._open()
+        return self._known_signers
+
+    def _open(self) -> tuple[tuple[int, int], OnlineSigners]:
+        root, targets = self.repository.root().signed, self.repository.top_level_targets().signed
+        return (root.version, targets.version), self._open_signers(root, targets)
 
     @property
     def rollouts_key(self) -> Key:
@@ -91,6 +118,42 @@ class Publisher:
                 self.repository.write_role(role, metadata.signed.version, to_bytes(metadata))
                 snapshot.signed.meta[f"{role}.json"] = MetaFile(metadata.signed.version)
             self._write_snapshot(snapshot)
+
+    def publish_offline(self, roles: Mapping[str, Metadata[Targets]], root: Metadata[Root] | None) -> None:
+        """Publish roles that people have signed, then a new root. The caller has verified that the roles satisfy the
+        present root and the new one.
+
+        Between the files of a rotation devices must always find something that verifies: the last snapshot and
+        timestamp before the new root are signed by the keys of both, the first ones after it by the new keys alone.
+        """
+        with self.repository.lock():
+            if roles:
+                self.publish({**roles, **self._resigned_rollouts(roles)})
+            if root is None:
+                return
+            present = self.repository.root().signed
+            if root.signed.version != present.version + 1:
+                raise RepositoryDamaged(f"root version {root.signed.version} cannot follow version {present.version}")
+            after = self._open_signers(root.signed, self.repository.top_level_targets().signed)
+            self._write_snapshot(self.repository.snapshot(), after)
+            self.repository.write_role(Root.type, root.signed.version, to_bytes(root))
+            self._write_snapshot(self.repository.snapshot())
+
+    def _resigned_rollouts(self, roles: Mapping[str, Metadata[Targets]]) -> dict[str, Metadata[Targets]]:
+        """Where new targets name another online key: every rollouts role, signed by that one."""
+        targets = roles.get(Targets.type)
+        if targets is None:
+            return {}
+        signer = self._open_signers(self.repository.root().signed, targets.signed).rollouts
+        if signer.public_key.keyid == self.rollouts_key.keyid:
+            return {}
+        found = {}
+        for model in delegated_models(targets.signed):
+            role = rollouts_role(model)
+            metadata = roles[role] if role in roles else self.repository.role(role)
+            self._sign_next(metadata, signer, self._expiry.rollouts)
+            found[role] = metadata
+        return found
 
     def put_plan(self, plan: Plan) -> bool:
         """Make ``plan`` the one that its channel's devices see; False if it already is."""
@@ -125,21 +188,25 @@ class Publisher:
                 return (Timestamp.type,)
         return ()
 
-    def _write_snapshot(self, snapshot: Metadata[Snapshot]) -> None:
+    def _write_snapshot(self, snapshot: Metadata[Snapshot], also: OnlineSigners | None = None) -> None:
         snapshot.signed.version += 1
         snapshot.signed.expires = self._until(self._expiry.snapshot)
         snapshot.sign(self._signers.snapshot)
+        if also is not None:
+            snapshot.sign(also.snapshot, append=True)
         data = to_bytes(snapshot)
         self.repository.write_role(Snapshot.type, snapshot.signed.version, data)
         digest = hashlib.sha256(data).hexdigest()
-        self._write_timestamp(MetaFile(snapshot.signed.version, len(data), {"sha256": digest}))
+        self._write_timestamp(MetaFile(snapshot.signed.version, len(data), {"sha256": digest}), also)
 
-    def _write_timestamp(self, snapshot: MetaFile) -> None:
+    def _write_timestamp(self, snapshot: MetaFile, also: OnlineSigners | None = None) -> None:
         timestamp = self.repository.timestamp()
         timestamp.signed.version += 1
         timestamp.signed.expires = self._until(self._expiry.timestamp)
         timestamp.signed.snapshot_meta = snapshot
         timestamp.sign(self._signers.timestamp)
+        if also is not None:
+            timestamp.sign(also.timestamp, append=True)
         self.repository.write_timestamp(to_bytes(timestamp))
 
     def _sign_next(self, metadata: Metadata[Targets], signer: CryptoSigner, life: timedelta) -> None:

@@ -18,6 +18,7 @@ from model_server.errors import KeyRejected
 __all__ = [
     "ONLINE_FIELD",
     "PERSON_FIELD",
+    "ROOT_PEOPLE",
     "THRESHOLD",
     "Expiry",
     "check_keys",
@@ -33,6 +34,7 @@ __all__ = [
 # The owner of a key stands beside it in signed metadata, so that nobody can rename a key's owner without a signature.
 PERSON_FIELD = "x-edgeship-person"
 ONLINE_FIELD = "x-edgeship-online"
+ROOT_PEOPLE = 3  # hold root keys at least: root is 2 of 3, and one lost key must not end the repository
 THRESHOLD = 2  # people, for root, targets and every releases role
 _RELEASES = "releases-"
 _ROLLOUTS = "rollouts-"

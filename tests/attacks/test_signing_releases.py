@@ -15,13 +15,13 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from model_server.db.base import writing
 from model_server.errors import KeyRejected, ReviewFailed, SignatureRejected, ThresholdNotMet
-from model_server.releases.tables import ReleaseRow, SignatureRow
 from model_server.services import open_publisher
 from model_server.settings import Settings
 from model_server.signing.keys import open_signer, read_passphrase
 from model_server.signing.publisher import online_key_file
 from model_server.signing.repository import parse_metadata, to_bytes
 from model_server.signing.roles import check_keys, releases_role
+from model_server.signing.tables import ProposalRow, SignatureRow
 from tests.support.keys import same_key
 from tests.support.managers import download, publish, sign, stage
 from tests.support.server import PASSPHRASE, Running, SteppedClock, key_file, make_bundle, make_folder, running
@@ -106,7 +106,7 @@ def test_a_signature_put_into_the_database_behind_the_servers_back_does_not_coun
     with writing(server.services.engine) as session:
         session.add(
             SignatureRow(
-                release_id=1,
+                proposal_id=1,
                 keyid=releases_signer(server, settings, "bob").public_key.keyid,
                 person="bob",
                 signature=forged.signature,
@@ -295,7 +295,7 @@ def replace_proposal(server: Running, change: dict[str, TargetFile]) -> None:
     with writing(server.services.engine) as session:
         metadata = proposal(server)
         metadata.signed.targets.update(change)
-        session.execute(update(ReleaseRow).values(pending=to_bytes(metadata)))
+        session.execute(update(ProposalRow).values(pending=to_bytes(metadata)))
 
 
 def test_an_artifact_swapped_after_staging_is_not_signed(server: Running, settings: Settings, bundle: Path) -> None:

@@ -45,6 +45,13 @@ def test_the_page_about_releasing_works_as_it_is_written(tmp_path: Path) -> None
     assert "published, signed by alice, bob" in shown
 
 
+def test_the_page_about_operating_works_as_it_is_written(tmp_path: Path) -> None:
+    shown = typed(blocks_of("operations.md"), tmp_path, timeout_s=280)
+    assert "releases-exercise: dave joins" in shown
+    assert "alice leaves" in shown
+    assert "timestamp: the server gets a new key" in shown
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_page_about_converters_works_as_it_is_written(tmp_path: Path) -> None:

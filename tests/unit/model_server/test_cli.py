@@ -134,8 +134,11 @@ def test_tables_are_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         (["rollout", "start", "m", "1", "--errors", "nan", "--server", "http://x", "--api-key", "k"], "errors"),
         (["release", "stage", "none.bundle", "--server", "http://x", "--api-key", "k"], "none.bundle"),
         (["release", "list", "UPPER", "--server", "http://x", "--api-key", "k"], "InvalidName"),
-        (["release", "revoke", "m", "1", "--server", "http://x", "--api-key", "k"], "NotInThisVersion"),
-        (["release", "set-floor", "m", "1", "--server", "http://x", "--api-key", "k"], "NotInThisVersion"),
+        (["release", "sign", "m", "1", "--key", "k", "--server", "http://x", "--api-key", "k"], "--bundle"),
+        (
+            ["release", "sign", "m", "policy", "--key", "k", "--bundle", "b", "--server", "http://x", "--api-key", "k"],
+            "leave out --bundle",
+        ),
         (["init", "d", "--model", "m", "--person", "a", "--passphrase-file", "none"], "none"),
         (["init", "d", "--model", "m", "--person", "a"], "--passphrase-file"),
         (

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from model_server.commands.local import delegate, init, list_keys
+from model_server.commands.local import init, list_keys
 from model_server.errors import KeyRejected, ReleaseConflict, SettingsError, ThresholdNotMet
 from model_server.services import open_publisher
 from model_server.settings import Settings
+from model_server.signing.changes.delegating import signed_delegation
+from model_server.signing.changes.publishing import publish_change
 from model_server.signing.repository import Repository
 from model_server.signing.roles import delegated_models
 from tests.support.plans import PLAN, client, seen_plan
@@ -20,13 +22,17 @@ def settings(tmp_path: Path) -> Settings:
 
 def add(settings: Settings, *, targets: list[str] | None = None, releases: list[str] | None = None) -> None:
     delegate(
-        settings.directory,
-        "pose",
-        [key_file(settings, "targets", person) for person in targets or []],
-        [key_file(settings, "releases", person) for person in releases or []],
-        PASSPHRASE,
-        SteppedClock(),
+        settings,
+        [key_file(settings, "targets", person) for person in targets or PEOPLE],
+        [key_file(settings, "releases", person) for person in releases or PEOPLE],
     )
+
+
+def delegate(settings: Settings, targets: list[Path], releases: list[Path], passphrase: bytes = PASSPHRASE) -> None:
+    now = SteppedClock().now()
+    publisher = open_publisher(settings, SteppedClock())
+    change = signed_delegation(publisher, "pose", targets, releases, passphrase, now, settings.expiry)
+    publish_change(publisher, change, now)
 
 
 def test_root_and_targets_need_two_people_and_online_roles_one_key(settings: Settings) -> None:
@@ -100,25 +106,15 @@ def test_a_model_needs_two_release_managers(settings: Settings) -> None:
 
 def test_a_releases_key_cannot_sign_a_delegation(settings: Settings) -> None:
     with pytest.raises(ThresholdNotMet):
-        delegate(
-            settings.directory,
-            "pose",
-            [key_file(settings, "releases", person) for person in PEOPLE],
-            [],
-            PASSPHRASE,
-            SteppedClock(),
-        )
+        managers = [key_file(settings, "releases", person) for person in PEOPLE]
+        delegate(settings, managers, managers)
 
 
 def test_an_online_key_cannot_become_a_managers_key(settings: Settings) -> None:
     with pytest.raises(KeyRejected):
+        online = settings.online_passphrase.read_bytes().strip()
         delegate(
-            settings.directory,
-            "pose",
-            [],
-            [settings.keys_dir / "online-rollouts.pem", key_file(settings, "releases", "bob")],
-            settings.online_passphrase.read_bytes().strip(),
-            SteppedClock(),
+            settings, [], [settings.keys_dir / "online-rollouts.pem", settings.keys_dir / "online-snapshot.pem"], online
         )
 
 

@@ -1,0 +1,262 @@
+"""`keys`: who may sign what, and changing it. Runs where the server's folder is, except `new`, `show` and `sign`, which
+run on people's own machines."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+from rich.markup import escape
+
+from model_server.audit import log as audit
+from model_server.clock import Clock
+from model_server.commands.show import table
+from model_server.commands.trust import read_root
+from model_server.db.base import open_engine, writing
+from model_server.db.migrate import upgrade
+from model_server.services import open_publisher
+from model_server.settings import Settings, load_settings
+from model_server.signing.changes.delegating import signed_delegation
+from model_server.signing.changes.document import Change, merge, published_files, read_change, write_change
+from model_server.signing.changes.editing import Editor, Holding
+from model_server.signing.changes.judging import judge
+from model_server.signing.changes.publishing import publish_change, published_state
+from model_server.signing.changes.signatures import Needed, needed
+from model_server.signing.changes.signing import Looked, look_at, sign_change
+from model_server.signing.keys import online_signer, read_passphrase, save_key
+from model_server.signing.people import KINDS, make_personal_keys, read_public_keys
+from model_server.signing.publisher import Publisher, online_key_file
+from model_server.signing.roles import releases_role, rollouts_role
+from model_server.signing.state import Offline
+
+__all__ = ["run_keys"]
+
+Answer = dict[str, Any]
+Ask = Callable[..., bytes]
+
+
+def run_keys(
+    args: argparse.Namespace, console: Console, passphrase: Ask, confirm: Callable[[str], bool], clock: Clock
+) -> Answer:
+    match args.action:
+        case "new":
+            public = make_personal_keys(
+                args.out, args.person, args.role or KINDS[1:], passphrase(args.passphrase_file, new=True)
+            )
+            console.print(
+                f"{public} is what you hand over. The .pem files beside it are yours alone: keep a copy safe."
+            )
+            return {
+                "person": args.person,
+                "public": str(public),
+                "keys": sorted(str(p) for p in args.out.glob("*.pem")),
+            }
+        case "show":
+            return _show(args, console, clock)
+        case "sign":
+            return _sign(args, console, passphrase, confirm, clock)
+        case "publish":
+            return _publish(args, console, clock)
+        case "delegate":
+            return _delegate(args, console, passphrase, clock)
+    return _propose(args, console, clock)
+
+
+def _propose(args: argparse.Namespace, console: Console, clock: Clock) -> Answer:
+    """Write the file of a change, unsigned."""
+    settings = load_settings(args.directory)
+    publisher = open_publisher(settings, clock)
+    now = clock.now()
+    with publisher.repository.lock():
+        before = published_state(publisher.repository)
+        editor = Editor(before, now, settings.expiry)
+        _edit(args, editor, settings)
+        change = editor.changed()
+        models = [model for model in before.models if releases_role(model) in change]
+        published = published_files(publisher.repository, models)
+    review = judge(before, change, now)
+    path: Path = args.out or Path(f"{args.action}-{now:%Y%m%d-%H%M%S}.change.json")
+    write_change(path, Change(metadata=change, published=published))
+    _print_lines(console, review.lines)
+    _print_needed(console, needed(before, change))
+    console.print(
+        f"{path} waits for these signatures: each person runs `edgeship-server keys sign` on it, or on a copy, on "
+        f"their own machine. Then: edgeship-server keys publish {path} --dir {args.directory}",
+        soft_wrap=True,
+    )
+    return {"change": str(path), "lines": list(review.lines), "needed": _needed_json(needed(before, change))}
+
+
+def _edit(args: argparse.Namespace, editor: Editor, settings: Settings) -> None:
+    roles = getattr(args, "role", None) or None
+    models = getattr(args, "model", None) or None
+    for path in getattr(args, "add", None) or ():
+        editor.add(_holdings(path, None), models)
+    match args.action:
+        case "add":
+            editor.add(_holdings(args.public, roles), models)
+        case "remove":
+            editor.remove(args.person, roles, models)
+        case "rotate":
+            editor.rotate(_holdings(args.public, roles))
+        case "revoke":
+            editor.revoke(args.keyid)
+        case "renew":
+            editor.renew(args.renewed)
+        case "rotate-online":
+            private = Ed25519PrivateKey.generate()
+            key = online_signer(private, args.use).public_key
+            save_key(
+                online_key_file(settings.keys_dir, args.use, key.keyid),
+                private,
+                read_passphrase(settings.online_passphrase),
+            )
+            editor.rotate_online(args.use, key)
+
+
+def _holdings(path: Path, roles: Sequence[str] | None) -> list[Holding]:
+    return [Holding(kind=kind, key=key) for kind, key in read_public_keys(path).items() if not roles or kind in roles]
+
+
+def _show(args: argparse.Namespace, console: Console, clock: Clock) -> Answer:
+    looked = look_at(args.change, _root(args), _trust(args), accept_expired=args.accept_expired, now=clock.now())
+    _print_review(console, looked)
+    return _looked_json(looked)
+
+
+def _sign(
+    args: argparse.Namespace, console: Console, passphrase: Ask, confirm: Callable[[str], bool], clock: Clock
+) -> Answer:
+    def reviewed(looked: Looked) -> bool:
+        _print_review(console, looked)
+        return bool(args.yes) or confirm("Sign this change?")
+
+    looked, roles = sign_change(
+        args.change,
+        args.key,
+        passphrase(args.passphrase_file),
+        root=_root(args),
+        trust=_trust(args),
+        accept_expired=args.accept_expired,
+        confirm=reviewed,
+        now=clock.now(),
+    )
+    console.print(f"signed: {', '.join(roles)}")
+    _print_needed(console, looked.needed)
+    return {"signed": roles, **_looked_json(looked)}
+
+
+def _publish(args: argparse.Namespace, console: Console, clock: Clock) -> Answer:
+    settings = load_settings(args.directory)
+    change = merge([read_change(path) for path in args.changes])
+    lines = _put_out(settings, open_publisher(settings, clock), change.metadata, clock)
+    _print_lines(console, lines)
+    console.print("published")
+    return {"published": sorted(change.metadata), "lines": list(lines)}
+
+
+def _delegate(args: argparse.Namespace, console: Console, passphrase: Ask, clock: Clock) -> Answer:
+    """Add a model in one step, with keys that are at hand: by default all those of the folder."""
+    settings = load_settings(args.directory)
+    publisher = open_publisher(settings, clock)
+    targets_keys = args.targets_key or sorted(settings.keys_dir.glob("targets-*.pem"))
+    releases_keys = args.releases_key or sorted(settings.keys_dir.glob("releases-*.pem"))
+    change = signed_delegation(
+        publisher,
+        args.model,
+        targets_keys,
+        releases_keys,
+        passphrase(args.passphrase_file),
+        clock.now(),
+        settings.expiry,
+    )
+    _put_out(settings, publisher, change, clock)
+    console.print(f"{args.model} has the roles {releases_role(args.model)} and {rollouts_role(args.model)}")
+    return {"model": args.model, "roles": [releases_role(args.model), rollouts_role(args.model)]}
+
+
+def _put_out(settings: Settings, publisher: Publisher, change: Mapping[str, Offline], clock: Clock) -> tuple[str, ...]:
+    lines = publish_change(publisher, change, clock.now()).lines
+    engine = open_engine(settings.database_url)
+    upgrade(engine)
+    with writing(engine) as session:
+        audit.append(
+            session,
+            clock.now(),
+            actor="local",
+            action="keys.published",
+            subject="repository",
+            detail={"lines": list(lines), "roles": {role: each.signed.version for role, each in change.items()}},
+        )
+    engine.dispose()
+    return lines
+
+
+def _root(args: argparse.Namespace) -> bytes:
+    if args.root is None and not getattr(args, "key", None):
+        args.root = Path("root.json")
+    return read_root(argparse.Namespace(root=args.root, key=args.key[0] if getattr(args, "key", None) else None))
+
+
+def _trust(args: argparse.Namespace) -> Path:
+    if args.trust is not None:
+        return Path(args.trust)
+    beside: Path = args.key[0] if getattr(args, "key", None) else args.root
+    return beside.with_suffix(".trust")
+
+
+def _print_review(console: Console, looked: Looked) -> None:
+    _print_lines(console, looked.review.lines)
+    for role, expires in looked.review.roles.items():
+        console.print(f"{escape(role)} would be valid until {expires:%Y-%m-%d}")
+    _print_needed(console, looked.needed)
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(f"• {escape(line)}")
+
+
+def _print_needed(console: Console, found: Sequence[Needed]) -> None:
+    console.print(
+        table(
+            "Signatures",
+            ["role", "by", "needs", "of", "signed by"],
+            [
+                (
+                    each.role,
+                    each.by,
+                    f"{each.threshold}{'' if each.met else ', not met'}",
+                    ", ".join(each.people),
+                    ", ".join(each.signed) or "nobody",
+                )
+                for each in found
+            ],
+        )
+    )
+
+
+def _looked_json(looked: Looked) -> Answer:
+    return {
+        "lines": list(looked.review.lines),
+        "expires": {role: expires.isoformat() for role, expires in looked.review.roles.items()},
+        "needed": _needed_json(looked.needed),
+    }
+
+
+def _needed_json(found: Sequence[Needed]) -> list[Answer]:
+    return [
+        {
+            "role": each.role,
+            "by": each.by,
+            "threshold": each.threshold,
+            "people": list(each.people),
+            "signed": list(each.signed),
+            "met": each.met,
+        }
+        for each in found
+    ]

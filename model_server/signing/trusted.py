@@ -1,0 +1,102 @@
+"""What is published, as a manager's own machine sees it: verified from the root that the manager pins, by TUF's client.
+
+The folder ``trust`` remembers what was seen, so that nobody can show an older state later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import urllib3.exceptions
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
+from tuf.api.metadata import Metadata, Root, Targets
+from tuf.ngclient import FetcherInterface, Updater
+
+from model_server.errors import ReviewFailed, ServerUnreachable
+from model_server.signing.repository import parse_metadata
+from model_server.signing.roles import delegated_models, releases_role
+from model_server.signing.state import State
+
+__all__ = ["FilesFetcher", "trusted_state"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def trusted_state(
+    server: str,
+    models: Iterable[str],
+    root: bytes,
+    trust: Path,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    accept_expired: bool = False,
+    now: datetime | None = None,
+) -> State:
+    """The offline roles, and ``releases-<model>`` of those ``models`` that are delegated.
+
+    ``files`` are the metadata files by name, as a change carries them; without them they come from ``server``.
+    ``accept_expired`` reads an offline role that has expired, to sign it again; timestamp and snapshot never.
+
+    Raises: ReviewFailed if something does not verify, has expired, or the top-level targets list a file;
+    ServerUnreachable.
+    """
+    trust.mkdir(parents=True, exist_ok=True)
+    now = now or datetime.now(UTC)
+    fetcher = None if files is None else FilesFetcher(files)
+    try:
+        client = _Client(str(trust), f"{server}/metadata/", fetcher=fetcher, bootstrap=root)
+        client.read(now, accept_expired=accept_expired)
+        targets = parse_metadata((trust / "targets.json").read_bytes(), Targets, "targets")
+        if targets.signed.targets:
+            raise ReviewFailed(f"the top-level targets list files ({min(targets.signed.targets)}); they must list none")
+        known = [model for model in models if model in delegated_models(targets.signed)]
+        for model in known:
+            client.read_role(releases_role(model))
+    except ExpiredMetadataError as error:
+        raise ReviewFailed(
+            f"what {server} publishes has expired: {error}. If it is a role that people sign and you are about to sign "
+            "it again, say --accept-expired"
+        ) from error
+    except RepositoryError as error:
+        raise ReviewFailed(f"what {server} publishes does not verify from your root: {error}") from error
+    except (DownloadError, urllib3.exceptions.HTTPError) as error:
+        raise ServerUnreachable(f"{server}/metadata: {error or type(error).__name__}") from error
+    return State(
+        root=parse_metadata((trust / "root.json").read_bytes(), Root, "root"),
+        targets=targets,
+        releases={model: _role(trust, releases_role(model)) for model in known},
+    )
+
+
+class FilesFetcher(FetcherInterface):
+    """Answers from files that are at hand instead of a server."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        data = self._files.get(url.rpartition("/")[2])
+        if data is None:
+            raise DownloadHTTPError(f"{url} is not in the file", 404)
+        yield data
+
+
+class _Client(Updater):
+    """TUF's client, whose internals (tuf is pinned) tell the expiry of what people sign from that of what the server
+    signs."""
+
+    def read(self, now: datetime, *, accept_expired: bool) -> None:
+        self._trusted_set.reference_time = _EPOCH if accept_expired else now
+        self.refresh()
+        for role in (self._trusted_set.timestamp, self._trusted_set.snapshot):
+            if role.is_expired(now):
+                raise ExpiredMetadataError(f"{role.type} expired")
+
+    def read_role(self, role: str) -> None:
+        self._load_targets(role, Targets.type)
+
+
+def _role(trust: Path, role: str) -> Metadata[Targets]:
+    return parse_metadata((trust / f"{role}.json").read_bytes(), Targets, role)
