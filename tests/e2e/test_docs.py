@@ -76,6 +76,17 @@ def test_every_file_that_a_page_links_to_exists() -> None:
     assert missing == []
 
 
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = re.findall(r"\[([\w/]+\.py)::(\w+)\]", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 30
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), flags=re.M)
+    ]
+    assert missing == []
+
+
 def test_the_readme_names_make_targets_and_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
