@@ -20,6 +20,7 @@ EdgeshipError
     │   └── UnknownRollout
     ├── SigningError
     │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
+    │   │   └── KeyWithoutRole    a key that may sign nothing of what is asked
     │   ├── SignatureRejected     a signature that does not verify, or by a key without this role
     │   ├── ThresholdNotMet       too few people have signed
     │   ├── ReviewFailed          what is staged is not exactly what the signer holds; nothing was signed
@@ -58,6 +59,7 @@ __all__ = [
     "IngestBusy",
     "InvalidRollout",
     "KeyRejected",
+    "KeyWithoutRole",
     "MalformedRequest",
     "MethodRefused",
     "ModelUnavailable",
@@ -166,6 +168,10 @@ class SigningError(ServerError):
 
 class KeyRejected(SigningError):
     """A key that cannot be opened, or that must not be used in this role."""
+
+
+class KeyWithoutRole(KeyRejected):
+    """A key that may sign nothing of what is asked."""
 
 
 class SignatureRejected(SigningError):

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
-from model_server.errors import KeyRejected
+from model_server.errors import KeyRejected, KeyWithoutRole
 from model_server.signing.roles import ONLINE_FIELD, PERSON_FIELD, public_value
 
 __all__ = ["online_signer", "open_signer", "personal_signer", "read_passphrase", "save_key"]
@@ -55,14 +55,15 @@ def save_key(path: Path, private: Ed25519PrivateKey, passphrase: bytes) -> None:
 def open_signer(path: Path, passphrase: bytes, keys: Iterable[Key]) -> CryptoSigner:
     """Open a key file; its public half must be one of ``keys``, out of signed metadata, which also gives its id.
 
-    Raises: KeyRejected if it cannot be read, the passphrase is wrong, it is not an Ed25519 key or not one of ``keys``.
+    Raises: KeyRejected if it cannot be read, the passphrase is wrong or it is not an Ed25519 key; KeyWithoutRole if it
+    is not one of ``keys``.
     """
     private = _read_private(path, passphrase)
     public = private.public_key().public_bytes_raw().hex()
     for key in keys:
         if isinstance(key, SSlibKey) and key.keytype == "ed25519" and public_value(key) == public:
             return CryptoSigner(private, key)
-    raise KeyRejected(
+    raise KeyWithoutRole(
         f"{path} is not a key that the signed metadata allows here: use the key file that you were given for this role "
         "on this server"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import urllib3.exceptions
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Signed, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
 from model_server.errors import ReviewFailed, ServerUnreachable
@@ -36,8 +36,10 @@ def trusted_state(
 ) -> State:
     """The offline roles, and ``releases-<model>`` of those ``models`` that are delegated.
 
-    ``files`` are the metadata files by name, as a change carries them; without them they come from ``server``.
-    ``accept_expired`` reads an offline role that has expired, to sign it again; timestamp and snapshot never.
+    ``files`` are the metadata files by name, as a change carries them; without them they come from ``server``, and
+    must be fresh. What is carried by hand outlives a timestamp's day: if it is out of date, what is signed over it is
+    not the next version, and cannot be published. ``accept_expired`` reads an offline role that has expired, to sign
+    it again.
 
     Raises: ReviewFailed if something does not verify, has expired, or the top-level targets list a file;
     ServerUnreachable.
@@ -47,13 +49,14 @@ def trusted_state(
     fetcher = None if files is None else FilesFetcher(files)
     try:
         client = _Client(str(trust), f"{server}/metadata/", fetcher=fetcher, bootstrap=root)
-        client.read(now, accept_expired=accept_expired)
+        client.refresh()
+        client.check_expiry(now, fresh=files is None, accept_expired=accept_expired)
         targets = parse_metadata((trust / "targets.json").read_bytes(), Targets, "targets")
         if targets.signed.targets:
             raise ReviewFailed(f"the top-level targets list files ({min(targets.signed.targets)}); they must list none")
         known = [model for model in models if model in delegated_models(targets.signed)]
         for model in known:
-            client.read_role(releases_role(model))
+            client.read_role(releases_role(model), now, accept_expired=accept_expired)
     except ExpiredMetadataError as error:
         raise ReviewFailed(
             f"what {server} publishes has expired: {error}. If it is a role that people sign and you are about to sign "
@@ -87,15 +90,28 @@ class _Client(Updater):
     """TUF's client, whose internals (tuf is pinned) tell the expiry of what people sign from that of what the server
     signs."""
 
-    def read(self, now: datetime, *, accept_expired: bool) -> None:
-        self._trusted_set.reference_time = _EPOCH if accept_expired else now
-        self.refresh()
-        for role in (self._trusted_set.timestamp, self._trusted_set.snapshot):
-            if role.is_expired(now):
-                raise ExpiredMetadataError(f"{role.type} expired")
+    def refresh(self) -> None:
+        self._trusted_set.reference_time = _EPOCH
+        super().refresh()
 
-    def read_role(self, role: str) -> None:
-        self._load_targets(role, Targets.type)
+    def check_expiry(self, now: datetime, *, fresh: bool, accept_expired: bool) -> None:
+        """Raises: ExpiredMetadataError."""
+        trusted = self._trusted_set
+        online: list[Signed] = [trusted.timestamp, trusted.snapshot] if fresh else []
+        offline: list[Signed] = [] if accept_expired else [trusted.root, trusted.targets]
+        for signed in online + offline:
+            _check(signed.type, signed, now)
+
+    def read_role(self, role: str, now: datetime, *, accept_expired: bool) -> None:
+        """Raises: ExpiredMetadataError."""
+        metadata = self._load_targets(role, Targets.type)
+        if not accept_expired:
+            _check(role, metadata, now)
+
+
+def _check(name: str, signed: Signed, now: datetime) -> None:
+    if signed.is_expired(now):
+        raise ExpiredMetadataError(f"{name} expired on {signed.expires:%Y-%m-%d}")
 
 
 def _role(trust: Path, role: str) -> Metadata[Targets]:

@@ -153,7 +153,7 @@ def renew_releases(drill: Drill, *, accept_expired: bool = False) -> None:
 
 def test_releases_run_to_their_expiry(drill: Drill) -> None:
     role = "releases-exercise"
-    drill.clock.advance(days=1)
+    drill.advance(days=1)
     renew(drill, "targets", "targets")  # a day later than the releases, so that they expire first
     until_expired(drill, role, drill.server.services.repository.role(role).signed.expires)
     expect_frozen(drill)
@@ -165,7 +165,7 @@ def test_releases_run_to_their_expiry(drill: Drill) -> None:
 
 
 def test_targets_run_to_their_expiry(drill: Drill) -> None:
-    drill.clock.advance(days=1)
+    drill.advance(days=1)
     renew_releases(drill)
     until_expired(drill, "targets", drill.server.services.repository.top_level_targets().signed.expires)
     expect_frozen(drill)

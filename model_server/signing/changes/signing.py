@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Root, Targets
 
-from model_server.errors import ReviewFailed
+from model_server.errors import KeyWithoutRole, ReviewFailed
 from model_server.signing.changes.document import Change, read_change, write_change
 from model_server.signing.changes.judging import ChangeReview, judge
 from model_server.signing.changes.signatures import Needed, add_signatures, keys_for, needed
@@ -61,14 +62,28 @@ def sign_change(
     confirm: Callable[[Looked], bool],
     now: datetime,
 ) -> tuple[Looked, list[str]]:
-    """Sign, with each of ``keys``, the parts of the change that it may sign, and write the file again.
+    """Sign, with each of ``keys``, the parts of the change that it may sign, and write the file again. A key that may
+    sign nothing of it is passed over, if another may.
 
     Returns the change, and the roles that were signed. Raises: ReviewFailed (also if ``confirm`` says no), KeyRejected.
     """
     looked = look_at(path, root, trust, accept_expired=accept_expired, now=now)
-    signers = [open_signer(key, passphrase, keys_for(looked.before, looked.change.metadata)) for key in keys]
+    signers = _open(keys, passphrase, keys_for(looked.before, looked.change.metadata))
     if not confirm(looked):
         raise ReviewFailed("not confirmed. Nothing was signed")
     signed = {role for signer in signers for role in add_signatures(looked.before, looked.change.metadata, signer)}
     write_change(path, looked.change)
     return looked, sorted(signed)
+
+
+def _open(paths: Sequence[Path], passphrase: bytes, allowed: Sequence[Key]) -> list[CryptoSigner]:
+    signers: list[CryptoSigner] = []
+    useless: KeyWithoutRole | None = None
+    for path in paths:
+        try:
+            signers.append(open_signer(path, passphrase, allowed))
+        except KeyWithoutRole as error:
+            useless = error
+    if not signers and useless is not None:
+        raise useless
+    return signers
