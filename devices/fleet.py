@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from devices.field import load_field
 from devices.profiles import load_profile
-from edge_runtime import Device, EdgeRuntime, Factory, InputError, NoAnswer, RoutingPolicy
+from edge_runtime import Device, DeviceState, EdgeRuntime, Factory, InputError, NoAnswer, RoutingPolicy
 from edge_runtime.bundle import open_bundle
 from edge_runtime.device import Attribute
 from edge_runtime.errors import ConfigurationError, EdgeshipError
@@ -220,6 +220,7 @@ def _work(
                 engines=(engine,),
                 commit_after=options.commit_after,
                 background=False,
+                device_state=DeviceState,  # of a device that does not tell, not of this machine
             )
             runtimes.append((device_id, engine, runtime))
         while (number := pipe.recv()) is not None:

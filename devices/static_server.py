@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,7 +23,8 @@ Fault = Callable[["Handler"], None]
 
 @dataclass
 class StaticServer:
-    """``requests`` lists (method, path, headers in lower case) of everything asked since the last `clear`."""
+    """``requests`` lists (method, path, headers in lower case) of everything asked since the last `clear`. ``now`` is
+    what its Date says, by default the real time."""
 
     folder: Path
     url: str = ""
@@ -32,6 +34,7 @@ class StaticServer:
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     etags: bool = True
     compress: bool = True
+    now: Callable[[], datetime] | None = None
 
     def paths(self) -> list[str]:
         return [path for _, path, _ in self.requests]
@@ -98,6 +101,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body if length is None else body[:length])
         if length is not None:
             self.close_connection = True
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        now = self.server_state.now
+        return super().date_time_string(now().timestamp() if timestamp is None and now is not None else timestamp)
 
     def log_message(self, format: str, *args: object) -> None:
         """Silence."""

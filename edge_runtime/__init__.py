@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_runtime.device import Device
+    from edge_runtime.device_state import DeviceState
     from edge_runtime.errors import (
         CloudError,
         ConfigurationError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from edge_runtime.prediction import Prediction, Reason, Source
     from edge_runtime.runtime import EdgeRuntime
     from edge_runtime.session import Session
+    from edge_runtime.update.conditions import UpdateRules, Window
     from edge_runtime.update.updater import CheckResult
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __all__ = [
     "CloudError",
     "ConfigurationError",
     "Device",
+    "DeviceState",
     "EdgeRuntime",
     "EdgeshipError",
     "EngineError",
@@ -56,6 +59,8 @@ __all__ = [
     "Source",
     "StoreError",
     "UpdateError",
+    "UpdateRules",
+    "Window",
     "__version__",
 ]
 
@@ -65,6 +70,7 @@ _HOME = {
     "CloudError": "errors",
     "ConfigurationError": "errors",
     "Device": "device",
+    "DeviceState": "device_state",
     "EdgeRuntime": "runtime",
     "EdgeshipError": "errors",
     "EngineError": "errors",
@@ -82,6 +88,8 @@ _HOME = {
     "Source": "prediction",
     "StoreError": "errors",
     "UpdateError": "errors",
+    "UpdateRules": "update.conditions",
+    "Window": "update.conditions",
 }
 
 

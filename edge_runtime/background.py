@@ -14,6 +14,7 @@ __all__ = ["Background"]
 
 _log = logging.getLogger("edge_runtime")
 
+REST = 0.1  # of the interval lies at least between two rounds
 JITTER = 0.1  # each wait is up to this share longer or shorter, so that a fleet does not check all at once
 
 
@@ -21,7 +22,8 @@ class Background:
     """Calls ``chores`` every ``interval_s``, and ``settle`` whenever it is woken and before the chores.
 
     The first round waits for the first `wake`, so that a starting app has the processor to itself, but no longer than
-    one interval. ``last_error`` is the text of the last failure, None after a round without one.
+    one interval. A round that took long, with a slow download, is soon followed by the next. ``last_error`` is the text
+    of the last failure, None after a round without one.
     """
 
     def __init__(
@@ -63,9 +65,13 @@ class Background:
         while not self._stopped:
             self._wake.clear()
             errors = [self._attempt(self._settle)]
-            if self._monotonic() >= due:
+            begun = self._monotonic()
+            if begun >= due:
                 errors += [self._attempt(chore) for chore in self._chores]
-                due = self._monotonic() + self._interval_s * self._uniform(1 - JITTER, 1 + JITTER)
+                due = max(
+                    begun + self._interval_s * self._uniform(1 - JITTER, 1 + JITTER),
+                    self._monotonic() + self._interval_s * REST,
+                )
             self.last_error = next((error for error in errors if error is not None), None)
             self._wake.wait(max(0.0, due - self._monotonic()))
 

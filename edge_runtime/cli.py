@@ -20,10 +20,11 @@ from edge_runtime.hybrid.policy import Mode
 if TYPE_CHECKING:
     from edge_runtime.prediction import Prediction
     from edge_runtime.runtime import EdgeRuntime
+    from edge_runtime.update.conditions import UpdateRules, Window
 
 __all__ = ["main"]
 
-# A check that ended so did what the plan asks for, or had nothing to do.
+# A check that ended so did what the plan asks for, had nothing to do, or obeys the rules that it was given.
 _FINE = frozenset(
     {
         Outcome.UNCHANGED,
@@ -32,6 +33,10 @@ _FINE = frozenset(
         Outcome.RETURNED,
         Outcome.DISABLED,
         Outcome.NO_PLAN,
+        Outcome.DEFERRED_METERED,
+        Outcome.DEFERRED_WINDOW,
+        Outcome.DEFERRED_BATTERY,
+        Outcome.DEFERRED_BANDWIDTH,
     }
 )
 
@@ -68,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     update = commands.add_parser("update", help="check for an update now, and report to the server")
     _model_options(update)
+    _rule_options(update)
     update.set_defaults(run=_update)
 
     status = commands.add_parser("status", help="show what is installed in a state folder")
@@ -109,6 +115,56 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channel", default="stable")
     parser.add_argument("--token-file", type=Path, help="file that holds the fleet's token")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _rule_options(parser: argparse.ArgumentParser) -> None:
+    """When to download: the defaults are those of `UpdateRules`."""
+    rules = parser.add_argument_group("rules", "when a release may be downloaded and tried; checks are always made")
+    rules.add_argument(
+        "--metered",
+        choices=["allow", "checks_only", "never"],
+        help="on a metered network: download, only check (the default), or not even check",
+    )
+    rules.add_argument(
+        "--metered-bytes", type=int, metavar="N", help="download up to N bytes a check on a metered network"
+    )
+    rules.add_argument(
+        "--window",
+        action="append",
+        type=_window,
+        metavar="WINDOW",
+        help="maintenance window, as in 02:00-05:00 or 'sat,sun 22:00-06:00'; repeat for more",
+    )
+    rules.add_argument(
+        "--time-zone", metavar="ZONE", help="of the windows, as in Europe/Berlin; by default the system's"
+    )
+    rules.add_argument(
+        "--minimum-battery", type=float, metavar="SHARE", help="0 to 1, unless the device has power (default 0.2)"
+    )
+    rules.add_argument("--bytes-per-s", type=int, metavar="N", help="download no faster than this")
+
+
+def _window(text: str) -> Window:
+    from edge_runtime import Window
+
+    try:
+        return Window.parse(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _rules(options: argparse.Namespace) -> UpdateRules:
+    from edge_runtime import UpdateRules
+
+    given = {
+        "metered": options.metered,
+        "metered_bytes": options.metered_bytes,
+        "windows": options.window,
+        "time_zone": options.time_zone,
+        "minimum_battery": options.minimum_battery,
+        "bytes_per_s": options.bytes_per_s,
+    }
+    return UpdateRules(**{name: value for name, value in given.items() if value is not None})
 
 
 def _open(options: argparse.Namespace, **more: Any) -> EdgeRuntime:
@@ -165,11 +221,12 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _update(options: argparse.Namespace) -> int:
-    with _open(options) as runtime:
+    with _open(options, updates=_rules(options)) as runtime:
         result = runtime.update()
         reported = runtime.report()
         running = runtime.release
-        problem = runtime.stats()["report_error"]
+        stats = runtime.stats()
+    problem, clock = stats["report_error"], stats["clock"]
     fine = result.outcome in _FINE
     if options.json:
         print(
@@ -183,6 +240,7 @@ def _update(options: argparse.Namespace) -> int:
                     "bytes": result.bytes,
                     "reported": reported,
                     "report_error": problem,
+                    "clock": clock,
                 }
             )
         )
@@ -190,6 +248,8 @@ def _update(options: argparse.Namespace) -> int:
         text = f"{result.outcome.value}: {result.detail}"
         print(text if fine else f"edgeship-device: {text}", file=sys.stdout if fine else sys.stderr)
         print(f"running: {'nothing' if running is None else f'release {running}'}")
+        if clock is not None and result.outcome is not Outcome.CLOCK_WRONG:
+            print(f"edgeship-device: {clock['detail']}", file=sys.stderr)
         if not reported:
             why = problem or "it asked to wait; the report is kept"
             print(f"edgeship-device: the server did not take the report: {why}", file=sys.stderr)
@@ -197,11 +257,17 @@ def _update(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from edge_runtime.disk import RealDisk
+    from edge_runtime.outcome_spool import read_standing
     from edge_runtime.store import read_slots
 
     if not (options.state / "lock").is_file():  # made when a runtime first opens the folder
         raise ConfigurationError(f"{options.state} is not a state folder")
     body = read_slots(options.state).to_body()
+    standing = read_standing(RealDisk(), options.state)
+    body["standing"] = [
+        {"outcome": event.outcome.value, "release": event.release, "detail": event.detail} for event in standing
+    ]
     if options.json:
         print(json.dumps(body))
         return 0
@@ -211,6 +277,8 @@ def _status(options: argparse.Namespace) -> int:
     trial: Any = body["trial"]
     if trial is not None:
         print(f"trial:    {trial['good']} good predictions, {trial['unclean']} unclean starts in a row")
+    for event in standing:
+        print(f"last check: {event.outcome.value}: {event.detail}")
     if body["disabled"]:
         print("the plan switches local inference off")
     for denied in body["denied"]:  # type: ignore[attr-defined]

@@ -11,7 +11,8 @@ __all__ = ["Clock", "SystemClock"]
 
 class Clock(Protocol):
     def wall(self) -> datetime:
-        """Wall-clock time, aware, in UTC. Only for the expiry of metadata: a device's wall clock may be wrong."""
+        """Wall-clock time, aware, in UTC. Only for the expiry of metadata and for windows: it may be wrong, see
+        `update.timekeeping`."""
         ...
 
     def boot(self) -> float:

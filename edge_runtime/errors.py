@@ -164,6 +164,11 @@ class Outcome(StrEnum):
     DELTA_MISMATCH = "DeltaMismatch"  # a delta did not make the file that is signed; the whole file is downloaded
     CANARY_FAILED = "CanaryFailed"
     STORE_FAILED = "StoreFailed"
+    DEFERRED_METERED = "DeferredMetered"  # the download waits for a network that is not metered
+    DEFERRED_WINDOW = "DeferredWindow"  # it waits for the maintenance window
+    DEFERRED_BATTERY = "DeferredBattery"  # it waits for a fuller battery, or for power
+    DEFERRED_BANDWIDTH = "DeferredBandwidth"  # it takes longer than one check may; the next goes on with it
+    CLOCK_WRONG = "ClockWrong"  # this device's clock is far off, or so far that metadata looks expired
 
 
 class UpdateError(EdgeshipError):

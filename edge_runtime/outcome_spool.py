@@ -18,12 +18,24 @@ from edge_runtime.disk import Disk, read_sealed, write_sealed
 from edge_runtime.errors import Outcome, StoreError
 from edge_runtime.update.plan import Arm
 
-__all__ = ["LATENCY_BINS", "MAX_COUNTERS", "MAX_OUTCOMES", "CounterDelta", "Event", "Spool", "load", "save"]
+__all__ = [
+    "LATENCY_BINS",
+    "MAX_COUNTERS",
+    "MAX_OUTCOMES",
+    "MAX_STANDING",
+    "CounterDelta",
+    "Event",
+    "Spool",
+    "load",
+    "read_standing",
+    "save",
+]
 
 FILE = "outcomes.json"
 ASIDE = "outcomes-aside.json"
 MAX_OUTCOMES = 64
 MAX_COUNTERS = 8
+MAX_STANDING = 8
 LATENCY_BINS = 384
 
 _log = logging.getLogger("edge_runtime")
@@ -80,8 +92,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spool:
-    """``pending`` is the body of a report that was, or may have been, sent and is not acknowledged. All of it is about
-    one model and channel."""
+    """``pending`` is the body of a report that was, or may have been, sent and is not acknowledged. ``standing``: what
+    the last check found to last, such as a download that waits; it was recorded when it began. All of it is about one
+    model and channel."""
 
     model: str
     channel: str
@@ -89,6 +102,7 @@ class Spool:
     pending: str | None = None
     outcomes: tuple[Event, ...] = ()
     counters: tuple[CounterDelta, ...] = ()
+    standing: tuple[Event, ...] = ()
 
 
 def load(disk: Disk, folder: Path, model: str, channel: str, clock: Clock) -> Spool:
@@ -119,6 +133,12 @@ def load(disk: Disk, folder: Path, model: str, channel: str, clock: Clock) -> Sp
     return kept
 
 
+def read_standing(disk: Disk, folder: Path) -> tuple[Event, ...]:
+    """What stands in ``folder`` by its last check, for showing it. Nothing without a spool, or with a damaged one."""
+    spool = _read(disk, folder / FILE, "", "")
+    return () if spool is None else spool.standing
+
+
 def save(disk: Disk, folder: Path, spool: Spool) -> None:
     """Keep ``spool`` on disk; where the disk is full, which is the very thing to report, it stays in memory only."""
     with contextlib.suppress(StoreError):
@@ -141,6 +161,7 @@ def _to_body(spool: Spool) -> dict[str, object]:
         "sequence": spool.sequence,
         "pending": spool.pending,
         "outcomes": [[event.outcome.value, event.release, event.detail] for event in spool.outcomes],
+        "standing": [[event.outcome.value, event.release, event.detail] for event in spool.standing],
         "counters": [entry.to_body() for entry in spool.counters],
     }
 
@@ -156,21 +177,25 @@ def _from_body(body: dict[str, object], model: str, channel: str) -> Spool:
     elif pending is not None and not _is_about(pending, model, channel):
         _log.warning("an outcome report of another model or channel was never acknowledged; it is dropped")
         sequence, pending = sequence + 1, None
-    events = [entry.items(3, 3) for entry in node.get("outcomes").items(0, MAX_OUTCOMES)]
     return Spool(
         model=model,
         channel=channel,
         sequence=sequence,
         pending=pending,
-        outcomes=tuple(
-            Event(
-                outcome=Outcome(outcome.choice(list(Outcome))),
-                release=release.optional(lambda value: value.integer(1, MAX_RELEASE)),
-                detail=str(detail.value),
-            )
-            for outcome, release, detail in events
-        ),
+        outcomes=tuple(_event(entry) for entry in node.get("outcomes").items(0, MAX_OUTCOMES)),
         counters=tuple(_delta(entry) for entry in node.get("counters").items(0, MAX_COUNTERS)),
+        standing=tuple(_event(entry) for entry in node.get("standing").items(0, MAX_STANDING))
+        if "standing" in body
+        else (),
+    )
+
+
+def _event(node: Node) -> Event:
+    outcome, release, detail = node.items(3, 3)
+    return Event(
+        outcome=Outcome(outcome.choice(list(Outcome))),
+        release=release.optional(lambda value: value.integer(1, MAX_RELEASE)),
+        detail=str(detail.value),
     )
 
 

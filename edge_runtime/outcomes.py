@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -24,6 +25,7 @@ from edge_runtime.outcome_spool import (
     LATENCY_BINS,
     MAX_COUNTERS,
     MAX_OUTCOMES,
+    MAX_STANDING,
     CounterDelta,
     Event,
     Spool,
@@ -35,12 +37,22 @@ from edge_runtime.update.plan import Plan, arm
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["LATENCY_BINS", "CounterDelta", "Outcomes", "Posted"]
+__all__ = ["LATENCY_BINS", "CounterDelta", "Event", "Outcomes", "Posted"]
 
 MAX_BYTES = 60_000  # the server reads 65,536
 MAX_DETAIL = 200
 MAX_WAIT_S = 86_400.0
 TIMEOUT_S = 30.0
+# What lasts: it is news when it begins, and not again at every check.
+_STANDING = frozenset(
+    {
+        Outcome.DEFERRED_METERED,
+        Outcome.DEFERRED_WINDOW,
+        Outcome.DEFERRED_BATTERY,
+        Outcome.DEFERRED_BANDWIDTH,
+        Outcome.CLOCK_WRONG,
+    }
+)
 # The report itself is at fault, so that sending it again cannot help.
 _REFUSED = frozenset({400, 413, 415, 422})
 
@@ -76,7 +88,7 @@ class Outcomes:
         self._channel = channel
         self._disk: Disk = RealDisk() if disk is None else disk
         self._clock: Clock = SystemClock() if clock is None else clock
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._posting = threading.Lock()
         self._not_before = 0.0
         self.problem: str | None = None  # why the last report that was sent was not taken
@@ -93,13 +105,24 @@ class Outcomes:
         entries the oldest go."""
         if outcome is Outcome.UNCHANGED:
             return
-        text = detail.encode("utf-8", "replace").decode()[:MAX_DETAIL]
-        event = Event(outcome=outcome, release=release, detail=text)
+        event = _event(outcome, release, detail)
         with self._mutex:
             kept = self._spool.outcomes
             if kept and (kept[-1].outcome, kept[-1].release) == (outcome, release):
                 kept = kept[:-1]
             self._keep(replace(self._spool, outcomes=(*kept, event)[-MAX_OUTCOMES:]))
+
+    def checked(self, ends: Sequence[tuple[Outcome, int | None, str]], *, blind: bool) -> list[Event]:
+        """Add how a check ended: (outcome, release, detail) each. What lasts, as a deferral does, is added when it
+        begins, also if it was reported long ago. ``blind``: the check did not hear from the server, so that what stood
+        may still stand. Returns what was added."""
+        with self._mutex:
+            added, standing = news([_event(*end) for end in ends], self._spool.standing, blind=blind)
+            for event in added:
+                self.record(event.outcome, event.release, event.detail)
+            if standing != self._spool.standing:
+                self._keep(replace(self._spool, standing=standing))
+            return added
 
     def count(self, delta: CounterDelta) -> None:
         """Add counters. Past 8 pairs of release and arm the oldest go."""
@@ -221,6 +244,20 @@ class Outcomes:
     def _keep(self, spool: Spool) -> None:
         self._spool = spool
         save(self._disk, self._folder, spool)
+
+
+def news(events: Sequence[Event], standing: Sequence[Event], *, blind: bool) -> tuple[list[Event], tuple[Event, ...]]:
+    """Which ``events`` of a check are worth recording, and what stands after it. Pure."""
+    before = {(event.outcome, event.release): event for event in standing}
+    now = {(event.outcome, event.release): event for event in events if event.outcome in _STANDING}
+    added = [event for event in events if (event.outcome, event.release) not in before]
+    # What stood before keeps the words that it was recorded with.
+    after = {key: before.get(key, event) for key, event in now.items()}
+    return added, tuple(((before | after) if blind else after).values())[-MAX_STANDING:]
+
+
+def _event(outcome: Outcome, release: int | None, detail: str) -> Event:
+    return Event(outcome=outcome, release=release, detail=detail.encode("utf-8", "replace").decode()[:MAX_DETAIL])
 
 
 def _problem(status: int) -> str:

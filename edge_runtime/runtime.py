@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from edge_runtime.background import Background
     from edge_runtime.clock import Clock
     from edge_runtime.device import Device
+    from edge_runtime.device_state import DeviceState
     from edge_runtime.disk import Disk
     from edge_runtime.factory import Factory
     from edge_runtime.hybrid.breaker import Breaker
     from edge_runtime.hybrid.client import CloudClient
     from edge_runtime.prediction import Prediction
     from edge_runtime.telemetry.wire import PrivacyMode
+    from edge_runtime.update.conditions import UpdateRules
     from edge_runtime.update.updater import CheckResult
     from edge_runtime.upkeep import Upkeep
 
@@ -76,6 +78,8 @@ class EdgeRuntime:
         commit_after: int = 20,
         background: bool = True,
         update_interval_s: float = 1800.0,
+        updates: UpdateRules | None = None,
+        device_state: Callable[[], DeviceState] | None = None,
         http: Callable[[], httpx.Client] | None = None,
         clock: Clock | None = None,
         disk: Disk | None = None,
@@ -90,7 +94,9 @@ class EdgeRuntime:
         ``interpreters`` bounds the copies of a model that a non-re-entrant engine makes for concurrent calls. A new
         release is committed after ``commit_after`` good predictions. With ``background``, a thread checks for updates
         and reports every ``update_interval_s``, starting after the first prediction; without it, call `update`,
-        `report` and `upload_telemetry`. ``http``, ``clock`` and ``disk`` are for tests.
+        `report` and `upload_telemetry`. ``updates`` are the rules for metered networks, maintenance windows, battery
+        and bandwidth; ``device_state`` says what they are about, called in the thread of a check, by default
+        `device_state.sample`, which Linux answers. ``http``, ``clock`` and ``disk`` are for tests.
 
         Raises `ConfigurationError`, `NoModel`, `StoreLocked` and other `StoreError`, and for the factory bundle
         `BundleError`, `UpdateError` where no artifact fits this device, and `EngineError`.
@@ -100,6 +106,7 @@ class EdgeRuntime:
         from edge_runtime.bundle import check_channel, check_model
         from edge_runtime.clock import SystemClock
         from edge_runtime.device import Device
+        from edge_runtime.device_state import sample
         from edge_runtime.outcomes import Outcomes
         from edge_runtime.store import Store
         from edge_runtime.telemetry.spool import Spool
@@ -147,6 +154,9 @@ class EdgeRuntime:
                     engines=engines,
                     http=http,
                     clock=clock,
+                    rules=updates,
+                    state=device_state or sample,
+                    longest_s=update_interval_s,
                 )
             setup = Setup(
                 model=model,
@@ -230,7 +240,9 @@ class EdgeRuntime:
 
     def update(self) -> CheckResult:
         """Check for an update now, and use the release that the plan asks for. What goes wrong with the check is an
-        `Outcome` of the result. Raises `ConfigurationError` without a server, `StoreError` and `RuntimeClosed`."""
+        `Outcome` of the result; so is a rule that holds a download back. One that takes longer than
+        ``update_interval_s`` goes on at the next call. Raises `ConfigurationError` without a server, `StoreError` and
+        `RuntimeClosed`."""
         self._check_open()
         return self._upkeep.update()
 
@@ -268,14 +280,16 @@ class EdgeRuntime:
         return summary(self._upkeep, self._answering, self._background, self._device)
 
     def close(self) -> None:
-        """Wait for predictions under way and for an update step that is running, then keep what was counted. Closing
-        twice is fine. Raises `StoreError` where it could not be kept; the folder is released in any case."""
+        """Wait for predictions under way and for an update step that is running, then keep what was counted. A download
+        stops at its next chunk; the next `open` goes on with it. Closing twice is fine. Raises `StoreError` where it
+        could not be kept; the folder is released in any case."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         with ExitStack() as last:
             last.callback(self._upkeep.store.close)
+            self._upkeep.stop()
             if self._background is not None:
                 self._background.stop()
             with self._lock:

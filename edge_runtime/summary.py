@@ -37,6 +37,9 @@ def summary(upkeep: Upkeep, answering: Answering, background: Background | None,
         "breaker": answering.breaker.state.value,
         "telemetry": upkeep.spool.mode.name.lower(),
         "last_check": None if check is None else {"outcome": check.outcome.value, "detail": check.detail},
+        "clock": None
+        if check is None or check.clock is None
+        else {"off_s": check.clock.off_s, "evidence": check.clock.evidence, "detail": str(check.clock)},
         "last_error": answering.last_error,
         "report_error": upkeep.report_error,
         "background_error": None if background is None else background.last_error,

@@ -109,7 +109,7 @@ class Upkeep:
 
     def update(self) -> CheckResult:
         """One update check; swaps the release where the check changed it. Raises `ConfigurationError` without a server,
-        and `StoreError`."""
+        `StoreError`, and `RuntimeClosed` where `stop` ended a download."""
         if self._updater is None:
             raise ConfigurationError(
                 "there is no server to check: give EdgeRuntime.open a server and its root metadata"
@@ -117,9 +117,10 @@ class Upkeep:
         with self._open_mutex():
             self.settle()
             result = self._updater.check()
-            for note in result.notes:
-                self._note(*note)
-            self._note(result.outcome, result.release, result.detail)
+            ends = [*result.notes, (result.outcome, result.release, result.detail)]
+            blind = result.outcome is Outcome.SERVER_UNREACHABLE or not result.requests
+            for event in self._outcomes.checked(ends, blind=blind):
+                self._log(event.outcome, event.release, event.detail)
             self.last_check = result
             self._follow(self._plan())
             return result
@@ -170,6 +171,11 @@ class Upkeep:
         self.spool.save()
         return sent
 
+    def stop(self) -> None:
+        """From any thread: end a download that is under way, so that `close` need not wait for it."""
+        if self._updater is not None:
+            self._updater.stop()
+
     def close(self) -> None:
         """Keep what was counted and end the trial's start in order. Raises `StoreError`."""
         with self._mutex:
@@ -188,9 +194,9 @@ class Upkeep:
                     self.loaded.session.close()
 
     def totals(self) -> dict[tuple[int, Arm], Totals]:
-        """Counters since the runtime was opened, by release and arm."""
-        with self._mutex:
-            return {key: counters.totals() for key, counters in self._counters.items()}
+        """Counters since the runtime was opened, by release and arm. Without the mutex, which a download holds for as
+        long as it takes: the list is a copy, made at once."""
+        return {key: counters.totals() for key, counters in list(self._counters.items())}
 
     @contextmanager
     def _open_mutex(self) -> Iterator[None]:
@@ -253,7 +259,13 @@ class Upkeep:
 
     def _note(self, outcome: Outcome, release: int | None, detail: str) -> None:
         self._outcomes.record(outcome, release, detail)
-        if outcome is not Outcome.UNCHANGED:
+        self._log(outcome, release, detail)
+
+    @staticmethod
+    def _log(outcome: Outcome, release: int | None, detail: str) -> None:
+        if outcome is Outcome.CLOCK_WRONG:
+            _log.warning("%s: %s", outcome.value, detail)
+        elif outcome is not Outcome.UNCHANGED:
             _log.info("%s: release %s: %s", outcome.value, release, detail)
 
     def _plan(self) -> Plan | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from devices.faults.releases import MODEL
 from devices.faults.site import SERVER, Site, client_of
-from edge_runtime import EdgeRuntime
+from edge_runtime import DeviceState, EdgeRuntime
 from edge_runtime.device import Device
 from edge_runtime.disk import Disk
 from edge_runtime.store import read_slots
@@ -61,6 +61,7 @@ def _open(site: Site, state: Path, disk: Disk | None, candidate: int) -> EdgeRun
         engines=("onnx",),
         commit_after=COMMIT_AFTER,
         background=False,
+        device_state=DeviceState,
         http=client_of(site.ports[candidate]),
         disk=disk,
     )

@@ -30,12 +30,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """``outcome`` is what to report if the action needs no work, or once it is done. ``detail`` is for people."""
+    """``outcome`` is what to report if the action needs no work, or once it is done. ``detail`` is for people.
+    ``urgent``: it must not wait for a better time, since what runs here is rolled back, or nothing does."""
 
     action: Action
     release: int | None
     outcome: Outcome
     detail: str
+    urgent: bool = False
 
 
 def decide(
@@ -75,6 +77,7 @@ def decide(
         release=release,
         outcome=Outcome.RETURNED if must_leave else Outcome.INSTALLED,
         detail=f"release {release} is here and on trial",
+        urgent=must_leave or current is None or slots.disabled,
     )
 
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile
 
     from edge_runtime.update.fetcher import Transport
+    from edge_runtime.update.pacing import Pacing
 
-__all__ = ["RESERVE_BYTES", "Refused", "discard", "download", "etag_path"]
+__all__ = ["RESERVE_BYTES", "Refused", "discard", "download", "etag_path", "missing"]
 
 RESERVE_BYTES = 4 << 20  # stays free for the state file, the metadata and everybody else on the device
 
@@ -37,17 +38,20 @@ class Refused(UpdateError):
         self.status = status
 
 
-def download(transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk) -> None:
+def download(
+    transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk, pacing: Pacing | None = None
+) -> None:
     """Make the file ``part`` the bytes of ``target``, verified against its length and hashes.
 
-    What an earlier call left in ``part`` is continued, if the server still has the same file. Raises `UpdateError`
-    with ``DOWNLOAD_FAILED`` (``part`` stays, for the next time) or ``VERIFICATION_FAILED`` (it is removed), and
-    `StoreFull` before anything is downloaded if there is no room.
+    What an earlier call left in ``part`` is continued, if the server still has the same file. ``pacing`` may slow it
+    down, and stop it with ``part`` kept. Raises `UpdateError` with ``DOWNLOAD_FAILED`` (``part`` stays, for the next
+    time) or ``VERIFICATION_FAILED`` (it is removed), `StoreFull` before anything is downloaded if there is no room, and
+    what ``pacing`` raises.
     """
     if target.length == 0:
         disk.write(part, b"")
     for _ in range(2):
-        resumed = _transfer(transport, url, target, part, disk)
+        resumed = _transfer(transport, url, target, part, disk, pacing)
         size = disk.size(part) or 0
         if size < target.length:
             raise UpdateError(
@@ -65,6 +69,14 @@ def download(transport: Transport, url: str, target: TargetFile, part: Path, dis
     )
 
 
+def missing(target: TargetFile, part: Path, disk: Disk) -> int:
+    """How many bytes of ``target`` a `download` would still ask for."""
+    have = disk.size(part) or 0
+    if have > target.length or (have < target.length and not disk.exists(etag_path(part))):
+        have = 0
+    return target.length - have
+
+
 def discard(part: Path, disk: Disk) -> None:
     """Remove an unfinished download. One that is not there is fine."""
     for path in (part, etag_path(part)):
@@ -77,7 +89,9 @@ def etag_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
-def _transfer(transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk) -> bool:
+def _transfer(
+    transport: Transport, url: str, target: TargetFile, part: Path, disk: Disk, pacing: Pacing | None
+) -> bool:
     """Download what is missing. Returns whether this continued an earlier download."""
     have, etag = _have(part, disk)
     if have > target.length:
@@ -96,6 +110,7 @@ def _transfer(transport: Transport, url: str, target: TargetFile, part: Path, di
     try:
         with transport.get(url, headers) as response:
             have = _begin(response, url, target, part, have, disk)
+            resumable = disk.exists(etag_path(part))
             for chunk in transport.chunks(response, target.length - have):
                 have += len(chunk)
                 if have > target.length:
@@ -104,6 +119,8 @@ def _transfer(transport: Transport, url: str, target: TargetFile, part: Path, di
                         Outcome.VERIFICATION_FAILED, f"{url} is longer than the {target.length} bytes that were signed"
                     )
                 disk.append(part, chunk)
+                if pacing is not None:
+                    pacing.took(len(chunk), more=have < target.length, resumable=resumable)
     except UpdateError as error:
         if error.outcome is Outcome.SERVER_UNREACHABLE:
             raise UpdateError(Outcome.DOWNLOAD_FAILED, str(error)) from error

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import httpx
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
@@ -19,12 +21,14 @@ from edge_runtime.clock import Clock
 from edge_runtime.errors import Outcome, UpdateError
 from edge_runtime.network import bounded, within
 
-__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client"]
+__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client", "stated_time"]
 
 # Slower than this over a whole file is as bad as not answering, and otherwise a server could hold a device for ever.
 MINIMUM_BYTES_PER_S = 1024
 GRACE_S = 60.0
 MAX_ETAG = 1024
+MAX_DATE = 64
+MAX_AGE_DIGITS = 10
 
 
 class ServerAnswered(UpdateError):
@@ -64,6 +68,7 @@ def default_client(server: str) -> httpx.Client:
 
 class Transport:
     """GET requests of one updater. ``requests`` and ``received`` (body bytes as they came over the network) only grow.
+    ``clock_off_s``: how far the wall clock was ahead of the Date in the last answer, in seconds; None without one.
 
     The client is made at the first request and kept for the next, so that a check is one request on an open connection.
     """
@@ -74,6 +79,7 @@ class Transport:
         self._clock = clock
         self.requests = 0
         self.received = 0
+        self.clock_off_s: float | None = None
 
     def close(self) -> None:
         if self._client is not None:
@@ -90,6 +96,9 @@ class Transport:
             with ExitStack() as closing:
                 with within(GRACE_S):  # the head; `chunks` bounds the body
                     response = closing.enter_context(self._client.stream("GET", url, headers=dict(headers)))
+                stated = stated_time(response.headers)
+                if stated is not None:
+                    self.clock_off_s = (self._clock.wall() - stated).total_seconds()
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise UpdateError(
@@ -97,12 +106,16 @@ class Transport:
             ) from error
 
     def chunks(self, response: httpx.Response, expected: int) -> Iterator[bytes]:
-        """The body as it comes, without decoding. Raises `UpdateError` if ``expected`` bytes take far too long."""
+        """The body as it comes, without decoding. Raises `UpdateError` if the server takes far too long over
+        ``expected`` bytes; what the caller does between two chunks takes none of its time."""
         deadline = self._clock.boot() + GRACE_S + expected / MINIMUM_BYTES_PER_S
         for chunk in response.iter_raw():  # as received: a chunk size would wait for a trickle to fill it
             self.received += len(chunk)
+            came = self._clock.boot()
+            late = came > deadline
             yield chunk
-            if self._clock.boot() > deadline:
+            deadline += self._clock.boot() - came
+            if late:
                 raise UpdateError(
                     Outcome.SERVER_UNREACHABLE, f"{response.url} came too slowly; the next check tries again"
                 )
@@ -142,6 +155,18 @@ class Transport:
         if inflate is not None and not inflate.eof:
             raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{url} came as gzip that ends too early")
         return bytes(body)
+
+
+def stated_time(headers: Mapping[str, str]) -> datetime | None:
+    """When an answer was made, as it says itself: its Date, and its Age where a cache kept it (RFC 9110, 9111)."""
+    date, age = headers.get("Date", ""), headers.get("Age", "0").strip()
+    if not 0 < len(date) <= MAX_DATE or not age.isdecimal() or len(age) > MAX_AGE_DIGITS:
+        return None
+    try:
+        made = parsedate_to_datetime(date)
+        return made.replace(tzinfo=made.tzinfo or UTC) + timedelta(seconds=int(age))
+    except (ValueError, TypeError, IndexError, OverflowError):  # all of which it raises for what is no date
+        return None
 
 
 def _etag(response: httpx.Response) -> str | None:

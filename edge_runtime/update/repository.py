@@ -43,9 +43,10 @@ from edge_runtime.disk import Disk, write_atomic
 from edge_runtime.errors import Outcome, SlotDamaged, UpdateError
 from edge_runtime.store import Slot, Store
 from edge_runtime.update.conditional import MAX_TIMESTAMP_BYTES, Scope
-from edge_runtime.update.download import Refused, discard, download, etag_path
+from edge_runtime.update.download import Refused, discard, download, etag_path, missing
 from edge_runtime.update.fetcher import Answer, Transport, TufFetcher
 from edge_runtime.update.metadata import MetadataClient
+from edge_runtime.update.pacing import Pacing
 from edge_runtime.update.patching import PatchFailed, choose, patch
 from edge_runtime.update.plan import MAX_PLAN_BYTES, Ceiling, Plan
 
@@ -145,11 +146,15 @@ class Repository:
         target = self._released(release, MANIFEST_FILE)
         return None if target is None else self._digest(target)
 
-    def install(self, release: int, store: Store, device: Device, engines: Sequence[str], note: Note) -> Slot:
+    def install(
+        self, release: int, store: Store, device: Device, engines: Sequence[str], note: Note, pacing: Pacing
+    ) -> Slot:
         """Download what this device needs of a release, verify it and stage it. The artifact comes as a delta where
-        one is signed for a release that is here; ``note`` is told when it does not make the signed file.
+        one is signed for a release that is here; ``note`` is told when it does not make the signed file. ``pacing`` is
+        asked before the first byte of these files, and while they come.
 
-        Raises `UpdateError` with ``INCOMPATIBLE``, ``DOWNLOAD_FAILED`` or ``VERIFICATION_FAILED``, and `StoreError`.
+        Raises `UpdateError` with ``INCOMPATIBLE``, ``DOWNLOAD_FAILED`` or ``VERIFICATION_FAILED``, `StoreError`, and
+        what ``pacing`` raises.
         """
         manifest_bytes, manifest = self._manifest(release)
         artifact = choose_artifact(manifest, device, engines)
@@ -161,10 +166,16 @@ class Repository:
             {*parts.values(), *([] if delta is None else [store.incoming / self._digest(delta.target)])},
             keep_failed=True,
         )
+        coming = {file: (target, parts[file]) for file, target in targets.items()}
+        if delta is not None:
+            coming[artifact.file] = (delta.target, store.incoming / self._digest(delta.target))
+        pacing.ask(sum(missing(target, part, self._disk) for target, part in coming.values()))
         for file, target in targets.items():
-            if file == artifact.file and delta is not None and self._patched(delta, target, parts[file], store, note):
-                continue
-            download(self._transport, self._url(target), target, parts[file], self._disk)
+            if file == artifact.file and delta is not None:
+                if self._patched(delta, target, parts[file], store, note, pacing):
+                    continue
+                pacing.ask(missing(target, parts[file], self._disk))
+            download(self._transport, self._url(target), target, parts[file], self._disk, pacing)
         files: dict[str, bytes | Path] = {**parts}
         document = self._released(release, RELEASE_FILE)
         if document is not None:
@@ -214,12 +225,14 @@ class Repository:
             return None  # it was tried and reported; the whole file has not come yet
         return _SignedDelta(release=release, delta=delta, target=target, slot=slot)
 
-    def _patched(self, delta: _SignedDelta, target: TargetFile, part: Path, store: Store, note: Note) -> bool:
+    def _patched(
+        self, delta: _SignedDelta, target: TargetFile, part: Path, store: Store, note: Note, pacing: Pacing
+    ) -> bool:
         """Make ``part`` by the delta. False where that failed, which is noted: then the whole file must come. A
         download of the delta that only broke off rises, and goes on at the next check."""
         file = store.incoming / self._digest(delta.target)
         try:
-            download(self._transport, self._url(delta.target), delta.target, file, self._disk)
+            download(self._transport, self._url(delta.target), delta.target, file, self._disk, pacing)
             patch(delta.slot, file, target, part, self._disk)
         except (PatchFailed, UpdateError) as error:
             if not isinstance(error, PatchFailed | Refused) and error.outcome is not Outcome.VERIFICATION_FAILED:

@@ -6,7 +6,7 @@
                         ▲                                        │      │
                         └────────────────────────────────────────┼──────┘
                                                                  ▼ install
-                                        download, verify, stage ──► canary ──► activate as trying
+                                        rules ──► download, verify, stage ──► rules ──► canary ──► activate as trying
 
 Whatever goes wrong on the way ends in an enumerated outcome, and what runs keeps running.
 """
@@ -14,9 +14,11 @@ Whatever goes wrong on the way ends in an enumerated outcome, and what runs keep
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ from edge_runtime import slots
 from edge_runtime.bundle import check_channel, check_model
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.device import Device
+from edge_runtime.device_state import DeviceState
 from edge_runtime.errors import (
     ConfigurationError,
     InvalidName,
@@ -37,8 +40,11 @@ from edge_runtime.errors import (
 from edge_runtime.store import Slot, Store
 from edge_runtime.update import canary, conditional
 from edge_runtime.update.conditional import Scope, Verified
+from edge_runtime.update.conditions import UpdateRules, hold, hold_check
 from edge_runtime.update.decision import Action, Decision, decide, waits
+from edge_runtime.update.pacing import Pacing, Wait
 from edge_runtime.update.plan import Ceiling, Plan
+from edge_runtime.update.timekeeping import ClockDoubt, SignedTime, doubt
 
 if TYPE_CHECKING:
     import httpx
@@ -55,7 +61,7 @@ AGE_STEP_S = 60.0  # how often, at most, a growing age is written to disk
 class CheckResult:
     """How a check ended. ``release`` is the one that the outcome is about; ``active`` the one to run now, None for
     none; ``plan`` the plan in force, if it is known. ``bytes`` are body bytes as they came over the network. ``notes``:
-    what else must be reported, as (outcome, release, detail)."""
+    what else must be reported, as (outcome, release, detail). ``clock``: what speaks against this device's clock."""
 
     outcome: Outcome
     release: int | None
@@ -64,7 +70,8 @@ class CheckResult:
     active: int | None
     requests: int
     bytes: int
-    notes: tuple[tuple[Outcome, int, str], ...] = ()
+    notes: tuple[tuple[Outcome, int | None, str], ...] = ()
+    clock: ClockDoubt | None = None
 
 
 class Updater:
@@ -72,8 +79,9 @@ class Updater:
 
     ``root`` is the pinned TUF root metadata; ``server`` the base URL, with metadata under ``/metadata/`` and targets
     under ``/targets/``; ``engines`` the artifact targets that this device can load, best first. ``http`` makes the
-    client that the updater keeps until `close`; ``try_out`` is the canary. Loads tuf and httpx at the first check.
-    Raises `ConfigurationError`.
+    client that the updater keeps until `close`; ``try_out`` is the canary. ``rules`` say when to download, ``state``
+    samples what they are about, and a download that takes more than ``longest_s`` seconds goes on at the next check.
+    ``wait`` stands in for sleeping in tests. Loads tuf and httpx at the first check. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -89,6 +97,10 @@ class Updater:
         http: Callable[[], httpx.Client] | None = None,
         clock: Clock | None = None,
         try_out: Callable[[Slot], None] = canary.run_canary,
+        rules: UpdateRules | None = None,
+        state: Callable[[], DeviceState] = DeviceState,
+        longest_s: float = math.inf,
+        wait: Wait | None = None,
     ) -> None:
         try:
             check_model(model)
@@ -107,9 +119,16 @@ class Updater:
         self._http = http
         self._clock: Clock = SystemClock() if clock is None else clock
         self._try_out = try_out
+        self._rules = rules or UpdateRules()
+        self._state = state
+        self._longest_s = longest_s
+        self._stopping = threading.Event()
+        self._wait: Wait = wait or self._stopping.wait
+        self._signed_time = SignedTime(store.disk, store.root / "clock.json")
+        self._to_come: tuple[int | None, int] = (None, 0)  # a release, and the bytes that were still to come of it
         self._transport: Transport | None = None
         self._verified: Verified | None = None
-        self._notes: list[tuple[Outcome, int, str]] = []
+        self._notes: list[tuple[Outcome, int | None, str]] = []
         self._mutex = threading.Lock()
 
     @property
@@ -117,6 +136,11 @@ class Updater:
         """The plan of the last check that could verify one, also of an earlier process; it may be out of date."""
         verified = self._remembered()
         return None if verified is None else verified.plan
+
+    def stop(self) -> None:
+        """From any thread, for good: a download that is under way ends at its next chunk, as does one that a later
+        check begins; then `check` raises `RuntimeClosed`."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Close the connection. A later check opens another."""
@@ -129,16 +153,21 @@ class Updater:
         """One whole check. Failures are outcomes, and never touch what runs.
 
         Whatever the outcome, `CheckResult.active` is the release to run from now on: `INSTALLED` and `RETURNED` change
-        it, and so does a revocation, whose check may go on to end in any outcome.
+        it, and so does a revocation, whose check may go on to end in any outcome. Raises `RuntimeClosed` after `stop`,
+        where there was something to download.
         """
         with self._mutex:
             transport = self._connected()
             requests, received = transport.requests, transport.received
+            transport.clock_off_s = None
             self._notes.clear()
             try:
                 decision = self._check(transport)
             except (UpdateError, StoreError) as error:
                 decision = _failure(error, None)
+            clock = doubt(self._clock.wall(), signed=self._signed_time.newest, server_off_s=transport.clock_off_s)
+            if clock is not None:
+                decision = self._doubted(decision, clock)
             state = self._store.slots
             return CheckResult(
                 outcome=decision.outcome,
@@ -149,15 +178,24 @@ class Updater:
                 requests=transport.requests - requests,
                 bytes=transport.received - received,
                 notes=tuple(self._notes),
+                clock=clock,
             )
 
     def _check(self, transport: Transport) -> Decision:
+        held = hold_check(self._rules, self._state()) if self._rules.metered == "never" else None
+        if held is not None:
+            raise UpdateError(held.outcome, held.why)
         known = self._remembered()
         answer = conditional.ask(transport, f"{self._scope.server}/metadata/timestamp.json", known)
-        if known is not None and conditional.unchanged(known, answer, self._clock.wall()):
+        if known is not None and conditional.unchanged(known, answer, self._now()):
             decision = self._decide(known)
             if decision.action is not Action.INSTALL:
                 return self._settle(decision)
+            release, to_come = self._to_come
+            try:
+                self._permit(decision, to_come if release == decision.release else 0)
+            except UpdateError as error:
+                return _failure(error, decision.release)
         before = self._store.slots.active
         repository = self._refreshed(transport, answer)
         verified, problem = self._verify(repository)
@@ -183,7 +221,7 @@ class Updater:
             folder=self._store.root,
             transport=transport,
             disk=self._store.disk,
-            now=self._clock.wall(),
+            now=self._now(),
         )
         repository.refresh(answer)
         return repository
@@ -248,10 +286,20 @@ class Updater:
         plan, release = verified.plan, decision.release
         if plan is None or release is None:
             raise ValueError("a decision to install names a release of a plan")
+        pacing = Pacing(
+            clock=self._clock,
+            wait=self._wait,
+            bytes_per_s=self._rules.bytes_per_s,
+            longest_s=self._longest_s,
+            permit=partial(self._permit, decision),
+        )
         try:
+            pacing.ask(0)
             slot = self._at_hand(release, repository) or repository.install(
-                release, self._store, self._device, self._engines, lambda *what: self._notes.append(what)
+                release, self._store, self._device, self._engines, lambda *what: self._notes.append(what), pacing
             )
+            self._signed_time.learn(slot.manifest.created, repository.expires)
+            pacing.ask(0)
             try:
                 self._try_out(slot)
             except UpdateError as error:
@@ -264,8 +312,29 @@ class Updater:
             activate = partial(slots.activate, attempt=plan.attempt, rollout=plan.rollout, keep=keep)
             self._store.apply(lambda state: slots.disable(activate(state), disabled=False))
         except (UpdateError, StoreError) as error:
+            self._to_come = (release, pacing.to_come)
             return _failure(error, release)
         return decision
+
+    def _permit(self, decision: Decision, bytes_to_come: int) -> None:
+        """Raise `UpdateError` with a ``DEFERRED_…`` outcome if the rules hold back what was decided."""
+        local = self._clock.wall().astimezone(self._rules.zone())
+        held = hold(self._rules, self._state(), local, decision, bytes_to_come=bytes_to_come)
+        if held is not None:
+            raise UpdateError(held.outcome, held.why)
+
+    def _doubted(self, decision: Decision, clock: ClockDoubt) -> Decision:
+        """A clock that is ahead is why metadata looks expired; one that is far off is worth a word in any case."""
+        if decision.outcome is Outcome.METADATA_EXPIRED and clock.off_s > 0:
+            detail = f"{clock}: set it. If it is right, new metadata is withheld. {decision.detail}"
+            return replace(decision, outcome=Outcome.CLOCK_WRONG, detail=detail)
+        if clock.far:
+            self._notes.append((Outcome.CLOCK_WRONG, None, str(clock)))
+        return decision
+
+    def _now(self) -> datetime:
+        """What expiry is compared with: the wall clock, but never a time that is certainly past."""
+        return max(self._clock.wall(), self._signed_time.newest)
 
     def _at_hand(self, release: int, repository: Repository) -> Slot | None:
         """The slot of a release that is on disk already, staged, whole and the one that is signed now; else None."""

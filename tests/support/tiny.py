@@ -215,7 +215,7 @@ def release(
         model=model,
         release=number,
         version=f"{number}.0.0",
-        created="2026-11-22T23:00:00Z",
+        created="2026-11-20T23:00:00Z",
         owner="alice",
         contact="alice@example.com",
         inputs=(window,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,11 @@ from devices.static_server import StaticServer
 from edge_runtime import slots
 from edge_runtime.bundle import write_manifest
 from edge_runtime.device import Device
+from edge_runtime.device_state import DeviceState
 from edge_runtime.disk import Disk
 from edge_runtime.errors import Outcome, UpdateError
 from edge_runtime.store import Slot, Store
+from edge_runtime.update.conditions import UpdateRules
 from edge_runtime.update.plan import PARTS, Plan, State
 from edge_runtime.update.updater import CheckResult, Updater
 from tests.support import tiny
@@ -71,7 +74,8 @@ class Canary:
 
 
 class TestDevice:
-    """One device's store and updater. `restart` is what a new process does."""
+    """One device's store and updater. `restart` is what a new process does. ``rules`` are read when it opens, ``state``
+    and ``clock`` at each check; its sleeps take no time but the clock's."""
 
     __test__ = False
 
@@ -82,6 +86,11 @@ class TestDevice:
         self.world = world
         self.device = device
         self.canary = Canary()
+        self.rules = UpdateRules()
+        self.state = DeviceState()
+        self.clock = world.clock
+        self.longest_s = math.inf
+        self.slept: list[float] = []
         self._arguments = {"model": model, "channel": channel, "engines": engines}
         self.open()
 
@@ -92,8 +101,12 @@ class TestDevice:
             device=self.device,
             root=self.world.root,
             server=self.world.server.url,
-            clock=self.world.clock,
+            clock=self.clock,
             try_out=self.canary,
+            rules=self.rules,
+            state=lambda: self.state,
+            longest_s=self.longest_s,
+            wait=self.sleep,
             **self._arguments,  # type: ignore[arg-type]
         )
 
@@ -104,6 +117,16 @@ class TestDevice:
     def restart(self, disk: Disk | None = None) -> None:
         self.close()
         self.open(disk)
+
+    def sleep(self, seconds: float) -> bool:
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+        return False
+
+    def follow(self, rules: UpdateRules, **state: float | bool) -> None:
+        """From now on: these rules, in this state."""
+        self.rules, self.state = rules, DeviceState(**state)  # type: ignore[arg-type]
+        self.restart()
 
     def check(self) -> CheckResult:
         return self.updater.check()
@@ -135,6 +158,7 @@ class World:
         self.folder = folder
         self.server = server
         self.clock = ManualClock()
+        server.now = self.clock.wall
         self.repository = TufRepository(server.folder, NOW)
         self.root = self.repository.root_bytes
         for number in (1, 2):

@@ -76,6 +76,31 @@ def test_a_failing_chore_stops_neither_the_others_nor_the_thread(
     background.stop()
 
 
+def test_a_round_that_took_longer_than_the_interval_is_soon_followed_by_the_next() -> None:
+    """As with a slow download, of which each check brings a part."""
+    now, begun, waits = [0.0], threading.Event(), list[float]()
+
+    def slow() -> None:
+        now[0] += 500
+        if len(waits) >= 2:
+            begun.set()
+
+    background = Background(
+        lambda: None, [slow], interval_s=100, monotonic=lambda: now[0], uniform=lambda low, high: 1.0
+    )
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        now[0] += seconds
+        return begun.wait(0)
+
+    background._wake.wait = wait  # type: ignore[method-assign, assignment]
+    background.start()
+    assert begun.wait(5)
+    background.stop()
+    assert waits[1] == pytest.approx(10)  # the first wait is for the first wake
+
+
 def test_stop_waits_for_the_chore_that_runs_and_starts_no_other() -> None:
     begun, finished = threading.Event(), []
 

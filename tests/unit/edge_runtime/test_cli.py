@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,11 @@ def test_update_installs_reports_and_shows(
 ) -> None:
     (tmp_path / "root.json").write_bytes(world.root)
     (tmp_path / "token").write_text("fleet\n")
-    # The command reads the real clock, which the test's metadata may be too old for: a named outcome either way.
+    # The command reads the real clock, which is ahead of the test's server: a named outcome either way.
     there = ["--server", world.server.url, "--root", str(tmp_path / "root.json")]
     status = main(["update", *model, *there, "--token-file", str(tmp_path / "token"), "--engine", "onnx", "--json"])
     shown = json.loads(capsys.readouterr().out)
-    assert (status, shown["outcome"]) in [(0, "Installed"), (1, "MetadataExpired")]
+    assert (status, shown["outcome"]) in [(0, "Installed"), (1, "ClockWrong")]
     assert shown["running"] == (2 if status == 0 else 1)
     assert shown["reported"]
 
@@ -180,6 +181,74 @@ def test_a_report_that_is_not_taken_is_explained(
     error = capsys.readouterr().err
     assert f"did not take the report: it answered {status}" in error
     assert text in error
+
+
+@pytest.fixture
+def updatable(world: World, model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of an update whose device and server are at the real time."""
+    from edge_runtime import device_state
+
+    monkeypatch.setattr(device_state, "sample", device_state.DeviceState)
+    now = datetime.now(UTC).replace(microsecond=0)
+    world.server.now = None
+    repository = world.repository
+    for signed in (repository.snapshot, repository.timestamp, *repository.roles.values()):
+        signed.expires = now + timedelta(days=1)
+    repository.root.expires = now + timedelta(days=1)
+    repository.publish_root()
+    repository.publish()
+    (tmp_path / "root.json").write_bytes((repository.metadata / "1.root.json").read_bytes())
+    return ["update", *model, "--server", world.server.url, "--root", str(tmp_path / "root.json")]
+
+
+def test_a_window_that_is_closed_is_shown_by_update_and_status(
+    updatable: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=3)).strftime("%H:%M")
+    after = (datetime.now(UTC) + timedelta(hours=4)).strftime("%H:%M")
+    rules = ["--window", f"{later}-{after}", "--time-zone", "UTC"]
+    assert main([*updatable, *rules]) == 0
+    assert f"DeferredWindow: release 2 waits for {later}-" in capsys.readouterr().out
+    assert main(["status", updatable[1]]) == 0
+    assert "last check: DeferredWindow: release 2 waits" in capsys.readouterr().out
+    assert main([*updatable, "--minimum-battery", "0", "--bytes-per-s", "1000000", "--metered", "allow"]) == 0
+    assert "Installed" in capsys.readouterr().out
+    assert main(["status", updatable[1], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["standing"] == []
+
+
+def test_a_clock_that_is_far_wrong_is_shown_by_update_and_status(
+    world: World, updatable: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.server.now = lambda: datetime.now(UTC) + timedelta(days=3)
+    assert main(updatable) == 0
+    assert "3.0 days behind" in capsys.readouterr().err
+    assert main(["status", updatable[1]]) == 0
+    assert "last check: ClockWrong: this device's clock is 3.0 days behind" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (["--window", "2-5"], "is no window"),
+        (["--metered", "sometimes"], "invalid choice"),
+    ],
+)
+def test_a_rule_that_is_mistyped_is_a_wrong_command_line(
+    updatable: list[str], rule: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*updatable, *rule])
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", [["--time-zone", "Mars"], ["--minimum-battery", "20"], ["--bytes-per-s", "0"]])
+def test_a_rule_that_cannot_work_is_named(
+    updatable: list[str], rule: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*updatable, *rule]) == 1
+    assert "ConfigurationError" in capsys.readouterr().err
 
 
 def test_status_says_what_a_denied_release_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

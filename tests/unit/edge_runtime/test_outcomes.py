@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from devices.static_server import StaticServer, serve
 from edge_runtime.device import Device
 from edge_runtime.disk import RealDisk, write_sealed
 from edge_runtime.errors import Outcome
+from edge_runtime.outcome_spool import read_standing
 from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
 from edge_runtime.update.fetcher import default_client
-from tests.support.disks import FullDisk
+from tests.support.disks import FullDisk, RecordingDisk
 from tests.support.world import NOW, PLAN, ManualClock
 
 DEVICE = Device(id="device-1", attributes={"arch": "arm64", "os": "linux", "ram_bytes": 5, "owner": "alice"})
@@ -314,3 +316,72 @@ def test_a_file_that_names_no_model_is_unblocked_too(spool: Spool) -> None:
     assert spool.post() is Posted.ACCEPTED
     (sent,) = spool.bodies()
     assert (sent["sequence"], sent["outcomes"][0]["outcome"]) == (8, "Returned")
+
+
+# What lasts
+
+WAITS = (Outcome.DEFERRED_METERED, 2, "5 MB")
+CLOCK = (Outcome.CLOCK_WRONG, None, "2 days ahead")
+AWAY = (Outcome.SERVER_UNREACHABLE, None, "503")
+SAME = (Outcome.UNCHANGED, 2, "")
+NEXT = (Outcome.DEFERRED_METERED, 3, "5 MB")
+NIGHT = (Outcome.DEFERRED_WINDOW, 2, "02:00-05:00")
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        ([[WAITS], [WAITS], [WAITS]], [WAITS]),
+        ([[WAITS], [SAME], [WAITS]], [WAITS, WAITS]),
+        ([[WAITS], [NEXT]], [WAITS, NEXT]),
+        ([[WAITS], [NIGHT], [WAITS]], [WAITS, NIGHT, WAITS]),
+        ([[WAITS], [AWAY], [WAITS]], [WAITS, AWAY]),
+        ([[CLOCK, WAITS], [CLOCK, WAITS], [CLOCK, SAME]], [CLOCK, WAITS]),
+        ([[CLOCK, WAITS], [WAITS], [CLOCK, WAITS]], [CLOCK, WAITS, CLOCK]),
+        ([[CLOCK, AWAY], [AWAY], [CLOCK, AWAY]], [CLOCK, AWAY]),
+        ([[AWAY], [AWAY]], [AWAY]),
+    ],
+)
+@pytest.mark.parametrize("reports", [False, True])
+def test_what_lasts_is_recorded_when_it_begins(
+    spool: Spool, checks: list[list[Any]], expected: list[Any], reports: bool
+) -> None:
+    for ends in checks:
+        spool.outcomes.checked(ends, blind=AWAY in ends)
+        if reports:
+            spool.post()
+        spool.open()  # as another process
+    spool.post()
+    sent = [(entry["outcome"], entry["release"]) for body in spool.bodies() for entry in body["outcomes"]]
+    if reports:  # what does not last is said at every check
+        sent, expected = ([end for end in ends if end[0] != AWAY[0]] for ends in (sent, expected))
+    else:  # nothing is said twice in a row
+        expected = [end for end, _ in itertools.groupby(expected)]
+    assert sent == [end[:2] for end in expected]
+
+
+def test_a_check_that_finds_what_stood_writes_nothing(spool: Spool) -> None:
+    disk = RecordingDisk()
+    spool.open(disk=disk)
+    spool.outcomes.checked([CLOCK, WAITS], blind=False)
+    disk.log.clear()
+    spool.outcomes.checked([CLOCK, WAITS], blind=False)
+    assert disk.log == []
+
+
+def test_what_stands_is_bounded_and_can_be_shown(spool: Spool) -> None:
+    for release in range(1, 40):
+        spool.outcomes.checked([(Outcome.DEFERRED_WINDOW, release, "x" * 500)], blind=True)
+    standing = read_standing(RealDisk(), spool.folder)
+    assert [event.release for event in standing] == list(range(32, 40))
+    assert read_standing(RealDisk(), spool.folder / "missing") == ()
+
+
+def test_a_spool_of_before_anything_stood_is_read(spool: Spool) -> None:
+    spool.outcomes.record(Outcome.INSTALLED, 2)
+    body = json.loads((spool.folder / "outcomes.json").read_bytes())
+    del body["standing"], body["sha256"]
+    write_sealed(RealDisk(), spool.folder / "outcomes.json", body)
+    spool.open()
+    spool.post()
+    assert [entry["outcome"] for entry in spool.bodies()[0]["outcomes"]] == ["Installed"]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_runtime import EdgeRuntime, Outcome, RoutingPolicy, Source
+from edge_runtime import DeviceState, EdgeRuntime, Outcome, RoutingPolicy, RuntimeClosed, Source, UpdateRules, Window
 from edge_runtime.device import Device
 from edge_runtime.telemetry.layout import Layout
 from edge_runtime.telemetry.wire import ReportArm, decode_report
@@ -46,6 +48,7 @@ def open_(world: World, folder: Path, **options: Any) -> EdgeRuntime:
         "engines": ("onnx",),
         "token": "fleet",
         "clock": world.clock,
+        "device_state": DeviceState,
         "background": False,
         "commit_after": 5,
     }
@@ -236,3 +239,105 @@ def test_a_server_that_is_gone_never_reaches_the_app(world: World, folder: Path)
             assert answer_of(runtime) == 1
             time.sleep(0.02)
         assert runtime.stats()["last_check"]["outcome"] == "ServerUnreachable"
+
+
+def reported(world: World) -> list[list[str]]:
+    """The outcomes in each report, in the order in which they came."""
+    return [[entry["outcome"] for entry in report["outcomes"]] for report in posts(world, "/v1/outcomes")]
+
+
+def test_a_deferral_is_reported_once_and_what_ends_it_too(world: World, folder: Path) -> None:
+    state = [DeviceState(metered=True)]
+    for _ in range(2):  # also over a restart
+        with open_(world, folder, device_state=lambda: state[0]) as runtime:
+            for _ in range(2):
+                assert runtime.update().outcome is Outcome.DEFERRED_METERED
+                assert runtime.report()
+    assert reported(world) == [["DeferredMetered"], [], [], []]
+    world.server.clear()
+    with open_(world, folder, device_state=lambda: state[0]) as runtime:
+        state[0] = DeviceState(metered=True, battery=0.1)
+        runtime.update()
+        state[0] = DeviceState(metered=False, battery=0.1)
+        runtime.update()
+        state[0] = DeviceState(metered=False, battery=0.9)
+        runtime.update()
+        assert runtime.report()
+    assert reported(world) == [["DeferredBattery", "Installed"]]
+
+
+def test_a_deferral_is_not_said_again_because_the_server_was_away(world: World, folder: Path) -> None:
+    with open_(world, folder, device_state=lambda: DeviceState(metered=True)) as runtime:
+        runtime.update()
+        assert runtime.report()
+        world.server.faults["/metadata/timestamp.json"] = lambda handler: handler.send(503, b"")
+        runtime.update()
+        world.server.faults.clear()
+        runtime.update()
+        assert runtime.report()
+    assert reported(world) == [["DeferredMetered"], ["ServerUnreachable"]]
+
+
+def test_a_wrong_clock_is_reported_once_and_shown(world: World, folder: Path) -> None:
+    world.server.now = lambda: world.clock.now + timedelta(days=2)
+    with open_(world, folder) as runtime:
+        for _ in range(3):
+            runtime.update()
+            assert runtime.report()
+        clock = runtime.stats()["clock"]
+        assert (clock["off_s"], clock["evidence"]) == (pytest.approx(-2 * 86_400, abs=2), "server")
+        world.server.now = world.clock.wall
+        runtime.update()
+        assert runtime.stats()["clock"] is None
+    assert reported(world) == [["ClockWrong", "Installed"], [], []]
+
+
+def test_a_clock_that_is_a_little_off_is_shown_and_not_reported(world: World, folder: Path) -> None:
+    world.server.now = lambda: world.clock.now + timedelta(hours=1)
+    with open_(world, folder) as runtime:
+        runtime.update()
+        assert runtime.report()
+        assert "60 minutes behind" in runtime.stats()["clock"]["detail"]
+    assert reported(world) == [["Installed"]]
+
+
+def test_closing_ends_a_download_and_the_next_start_goes_on_with_it(world: World, folder: Path) -> None:
+    data = hashlib.shake_256(b"a model").digest(400_000)
+    world.repository.add_release(tiny.release(3, onnx_data=data))
+    world.plan(candidate=3)
+    runtime = open_(world, folder, updates=UpdateRules(bytes_per_s=1))
+    ends: list[object] = []
+
+    def update() -> None:
+        try:
+            ends.append(runtime.update())
+        except RuntimeClosed as error:
+            ends.append(error)
+
+    def here() -> int:
+        sizes = [path.stat().st_size for path in (folder / "state" / "incoming").iterdir() if path.suffix != ".etag"]
+        return max(sizes, default=0)
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    while here() < 10_000 and thread.is_alive():
+        time.sleep(0.01)
+    assert answer_of(runtime) == 1
+    assert runtime.stats()["release"] == 1  # nor does this wait for the download
+    runtime.close()
+    thread.join()
+    assert [type(end) for end in ends] == [RuntimeClosed]
+    have = here()
+    assert 10_000 <= have < len(data)
+    world.server.clear()
+    with open_(world, folder) as runtime:
+        assert runtime.update().outcome is Outcome.CANARY_FAILED  # all of it came, and it is no model
+    asked = [headers for _, path, headers in world.server.requests if path.endswith("tiny-fp32.onnx")]
+    assert [headers.get("range") for headers in asked] == [f"bytes={have}-"]
+
+
+def test_the_rules_of_an_app_hold(world: World, folder: Path) -> None:
+    rules = UpdateRules(windows=[Window.parse("02:00-05:00")], time_zone="UTC")
+    with open_(world, folder, updates=rules) as runtime:
+        assert runtime.update().outcome is Outcome.DEFERRED_WINDOW
+        assert answer_of(runtime) == 1

@@ -125,3 +125,10 @@ def test_an_age_is_worth_keeping_while_a_ceiling_still_rises() -> None:
     assert waits(PLAN, ages={2: 10.0}, ceilings=ceilings)
     assert not waits(PLAN, ages={2: 3600.0}, ceilings=ceilings)
     assert not waits(PLAN, ages={}, ceilings=NO_CEILINGS)
+
+
+def test_an_install_is_urgent_where_what_runs_is_rolled_back_or_nothing_does() -> None:
+    assert not ask(on(1)).urgent
+    assert ask(on(2), state=State.ROLLED_BACK).urgent
+    assert ask(on()).urgent
+    assert ask(s.disable(on(1), disabled=True)).urgent

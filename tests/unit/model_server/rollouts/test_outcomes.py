@@ -63,6 +63,17 @@ def test_an_incompatible_device_has_not_failed() -> None:
     assert after(DeviceStatus.PENDING, report(1, (Outcome.INCOMPATIBLE, 2))) is DeviceStatus.INCOMPATIBLE
 
 
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.value.startswith("Deferred")])
+def test_a_device_that_waits_for_its_owners_rules_has_not_failed(outcome: Outcome) -> None:
+    assert after(DeviceStatus.PENDING, report(1, (outcome, 2))) is DeviceStatus.PENDING
+    assert after(DeviceStatus.FAILED, report(1, (outcome, 2))) is DeviceStatus.PENDING
+
+
+def test_a_wrong_clock_is_about_no_release() -> None:
+    for before in (DeviceStatus.PENDING, DeviceStatus.FAILED, DeviceStatus.INCOMPATIBLE):
+        assert after(before, report(1, (Outcome.CLOCK_WRONG, None))) is before
+
+
 def test_outcomes_about_other_releases_say_nothing() -> None:
     assert after(DeviceStatus.PENDING, report(1, (Outcome.CANARY_FAILED, 1))) is DeviceStatus.PENDING
     assert after(DeviceStatus.FAILED, report(1, (Outcome.INSTALLED, 1))) is DeviceStatus.FAILED
