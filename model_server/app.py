@@ -35,6 +35,7 @@ from model_server.errors import (
     ServerError,
     SignatureRejected,
     StorageFull,
+    StorageUnavailable,
     ThresholdNotMet,
     Unauthorized,
 )
@@ -60,6 +61,7 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     ServerError: 500,
     NotInThisVersion: 501,
     StorageFull: 507,
+    StorageUnavailable: 503,
     RequestError: 400,
     MethodRefused: 405,
     BodyTooLarge: 413,

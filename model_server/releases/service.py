@@ -24,7 +24,7 @@ from edge_runtime.bundle import (
 )
 from model_server.audit import log as audit
 from model_server.clock import Clock
-from model_server.db.base import reading, writing
+from model_server.db.base import Lock, reading, writing
 from model_server.errors import (
     ReleaseConflict,
     ReleaseNotNewer,
@@ -165,7 +165,7 @@ class ReleaseService:
             audit_head = audit.head(session)
         staged = stage_files(path, self._blobs, ceiling, audit_head, self._older, self._deltas)
         model, release = staged.manifest.model, staged.manifest.release
-        with self._repository.lock(), writing(self._engine) as session:
+        with self._repository.lock(), writing(self._engine, _lock(model)) as session:
             delegating = self._delegating(model)
             current = self._repository.role(releases_role(model)).signed
             waiting = session.execute(
@@ -198,7 +198,7 @@ class ReleaseService:
 
     def withdraw(self, model: str, release: int, actor: str) -> None:
         """Forget a staged release. A published one can only be followed by a newer one."""
-        with self._repository.lock(), writing(self._engine) as session:
+        with self._repository.lock(), writing(self._engine, _lock(model)) as session:
             row = self._row(session, model, release)
             if row.state != ReleaseState.STAGED:
                 raise ReleaseConflict(f"{model} {release} is published; a release is never taken back, only followed")
@@ -212,7 +212,7 @@ class ReleaseService:
         """
         delegating = self._delegating(model)
         role = delegating.get_delegated_role(releases_role(model))
-        with writing(self._engine) as session:
+        with writing(self._engine, _lock(model)) as session:
             row = self._row(session, model, release)
             if row.state != ReleaseState.STAGED:
                 raise ReleaseConflict(f"{model} {release} is published already; it needs no more signatures")
@@ -283,12 +283,13 @@ class ReleaseService:
                 self._mark_published(model, release, "server", self._threshold(self._delegating(model), model))
 
     def _mark_published(self, model: str, release: int, actor: str, threshold: int) -> ReleaseInfo:
-        with writing(self._engine) as session:
+        with writing(self._engine, _lock(model)) as session:
             row = self._row(session, model, release)
-            row.state = ReleaseState.PUBLISHED.value
-            row.published_at = self._clock.now()
-            people = [signature.person for signature in row.signatures]
-            self._log(session, actor, "release.published", model, release, signed_by=people)
+            if row.state != ReleaseState.PUBLISHED:  # a server beside this one may have been first
+                row.state = ReleaseState.PUBLISHED.value
+                row.published_at = self._clock.now()
+                people = [signature.person for signature in row.signatures]
+                self._log(session, actor, "release.published", model, release, signed_by=people)
             return _info(row, threshold)
 
     def _check_threshold(self, delegating: Targets, model: str, release: int, proposal: Metadata[Targets]) -> None:
@@ -333,6 +334,11 @@ class ReleaseService:
         audit.append(
             session, self._clock.now(), actor=actor, action=action, subject=f"{model}/{release}", detail=detail
         )
+
+
+def _lock(model: str) -> Lock:
+    """Who stages, signs or publishes a release of ``model`` holds it."""
+    return Lock(f"releases {model}")
 
 
 def _proposal(row: ReleaseRow) -> Metadata[Targets]:

@@ -1,0 +1,101 @@
+"""Databases of older versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, MetaData, text
+
+import model_server.db
+from model_server.db.base import open_engine
+from model_server.db.migrate import upgrade
+from model_server.db.schema import metadata
+
+VALUES = {
+    int: 1,
+    str: "x",
+    bytes: b"x",
+    bool: True,
+    float: 0.5,
+    date: date(2026, 3, 2),
+    datetime: datetime(2026, 3, 2, 1, 2, 3, 456789),
+}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        engine = open_engine(f"sqlite:///{tmp_path / 'old.db'}")
+        yield engine
+        engine.dispose()
+        return
+    cluster = request.getfixturevalue("postgres")
+    name = cluster.empty()
+    engine = open_engine(cluster.address(name))
+    yield engine
+    engine.dispose()
+    cluster.drop(name)
+
+
+def reflected(connection: Connection) -> MetaData:
+    found = MetaData()
+    found.reflect(connection)
+    found.remove(found.tables["alembic_version"])
+    return found
+
+
+def rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
+    with engine.connect() as connection:
+        return {
+            table.name: [dict(row) for row in connection.execute(table.select()).mappings()]
+            for table in reflected(connection).sorted_tables
+        }
+
+
+def test_the_previous_versions_rows_stay_and_its_schema_becomes_this_one(empty: Engine) -> None:
+    upgrade(empty, "0001")
+    with empty.begin() as connection:
+        for table in reflected(connection).sorted_tables:
+            if empty.dialect.name == "postgresql":
+                values = {**VALUES, datetime: VALUES[datetime].replace(tzinfo=UTC)}  # type: ignore[attr-defined]
+            else:
+                values = VALUES
+            connection.execute(table.insert(), {c.name: values[c.type.python_type] for c in table.columns})
+    before = rows(empty)
+    assert all(len(found) == 1 for found in before.values())
+    assert set(before) == set(metadata().tables)
+    upgrade(empty)
+    assert rows(empty) == before
+    with empty.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata()) == []
+    with pytest.raises(Exception, match="append-only"), empty.begin() as connection:
+        connection.execute(text("DELETE FROM audit"))
+
+
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)  # on SQLite 0002 changes nothing
+def test_a_migration_that_fails_leaves_the_database_as_it_was(empty: Engine) -> None:
+    upgrade(empty, "0001")
+    with empty.begin() as connection:
+        connection.execute(text("CREATE FUNCTION audit_refuses() RETURNS int LANGUAGE sql AS 'SELECT 1'"))
+    with pytest.raises(Exception, match="audit_refuses"):
+        upgrade(empty)
+    with empty.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0001"
+        kind = "SELECT pg_typeof(sequence) FROM (SELECT) AS one LEFT JOIN audit ON true"
+        assert connection.execute(text(kind)).scalar_one() == "integer"
+
+
+def test_there_is_no_way_down_but_a_backup(empty: Engine) -> None:
+    upgrade(empty)
+    config = Config()
+    config.set_main_option("script_location", str(Path(model_server.db.__path__[0]) / "migrations"))
+    with empty.connect() as connection, pytest.raises(NotImplementedError, match="backup"):
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
