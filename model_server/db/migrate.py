@@ -32,9 +32,7 @@ def open_database(address: str) -> Engine:
         reason = _first_line(error)
         if password:
             reason = reason.replace(password, "***")
-        raise SettingsError(
-            f"the database that settings.toml names under [storage] cannot be used: {reason}"
-        ) from error
+        raise SettingsError(f"the database (storage.database in settings.toml) cannot be used: {reason}") from error
     return engine
 
 

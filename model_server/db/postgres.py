@@ -23,6 +23,7 @@ __all__ = ["LOCK_NOT_AVAILABLE", "POSTGRES", "Lock", "begin_writing", "database_
 
 POSTGRES = "postgresql"
 LOCK_WAIT_MS = 10_000  # as long as SQLite's writers wait
+SILENT_MS = 300_000  # of a server that died or froze inside a transaction: its locks must not outlive it for long
 LOCK_NOT_AVAILABLE = "55P03"
 _DRIVER = "postgresql+psycopg"
 
@@ -69,14 +70,17 @@ def database_address(address: str) -> URL:
 def begin_writing(session: Session | Connection, locks: Sequence[Lock], *, relaxed: bool) -> None:
     """The first statement of a transaction that writes: one round trip, whatever it asks for. Its isolation level must
     be READ COMMITTED, so that each later statement sees what was committed before the locks were had."""
-    asked = ["set_config('lock_timeout', :wait, true)"]
+    asked = [
+        "set_config('lock_timeout', :wait, true)",
+        "set_config('idle_in_transaction_session_timeout', :silent, true)",
+    ]
     if relaxed:
         asked.append("set_config('synchronous_commit', 'off', true)")
     wanted = (Lock(_ALL, shared=bool(locks)), *locks)
     # PostgreSQL evaluates a list of results from the left.
     asked += [_taking(lock, f"key{number}") for number, lock in enumerate(wanted)]
     keys = {f"key{number}": lock.key for number, lock in enumerate(wanted)}
-    session.execute(text(f"SELECT {', '.join(asked)}"), {"wait": str(LOCK_WAIT_MS), **keys})
+    session.execute(text(f"SELECT {', '.join(asked)}"), {"wait": str(LOCK_WAIT_MS), "silent": str(SILENT_MS), **keys})
 
 
 def hold(session: Session, lock: Lock) -> None:

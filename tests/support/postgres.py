@@ -121,14 +121,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 def copy_rows(source: str, target: str) -> None:
-    """Put every row of a database into an empty PostgreSQL one, both with the present schema."""
+    """Put every row of a database into an empty one, both with the present schema."""
     old, new = open_engine(source), open_engine(target)
     with old.connect() as reader, new.begin() as writer:
         for table in metadata().sorted_tables:
             rows = [dict(row) for row in reader.execute(table.select()).mappings()]
             if rows:
                 writer.execute(table.insert(), rows)
-            if table.autoincrement_column is not None:
+            if table.autoincrement_column is not None and new.dialect.name == "postgresql":
                 name = table.autoincrement_column.name
                 last = f"SELECT setval(pg_get_serial_sequence('{table.name}', '{name}'), max({name})) FROM {table.name}"
                 writer.execute(text(last))

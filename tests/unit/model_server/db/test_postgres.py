@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import InternalError, OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, StatementError
 
 from model_server.db import postgres as dialect
 from model_server.db.base import Lock, open_engine, reading, writing
@@ -170,6 +170,14 @@ def test_who_shares_a_lock_goes_on_beside_others_and_who_does_not_waits(
         pass
     with writing(engine, Lock("a")):  # nothing is held on to
         pass
+
+
+def test_a_server_that_falls_silent_loses_its_locks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialect, "SILENT_MS", 50)
+    with pytest.raises(DBAPIError, match="terminating connection"), writing(engine, Lock("a")) as session:
+        with writing(engine, Lock("a")):  # after a while
+            pass
+        session.execute(text("SELECT 1"))
 
 
 def test_deleted_rows_are_in_no_file_once_their_table_is_rewritten(postgres: Cluster, engine: Engine) -> None:
