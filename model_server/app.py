@@ -35,6 +35,7 @@ from model_server.errors import (
     ServerError,
     SignatureRejected,
     StorageFull,
+    StorageUnavailable,
     ThresholdNotMet,
     Unauthorized,
 )
@@ -61,6 +62,7 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     ReportError: 422,
     ServerError: 500,
     StorageFull: 507,
+    StorageUnavailable: 503,
     RequestError: 400,
     MethodRefused: 405,
     BodyTooLarge: 413,

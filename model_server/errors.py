@@ -6,6 +6,7 @@ EdgeshipError
     ├── SettingsError             settings.toml, or an option, that cannot work; nothing was started
     ├── AuditBroken               an entry of the audit log is not the one that was written
     ├── StorageFull               the disk of the server is full; nothing was changed
+    ├── StorageUnavailable        the database does not answer now; nothing was changed
     ├── RequestError              what a caller sent
     │   ├── MalformedRequest      a body or parameter that breaks the protocol
     │   ├── BodyTooLarge          a cap on the body was passed
@@ -83,6 +84,7 @@ __all__ = [
     "SigningError",
     "StageTooSmall",
     "StorageFull",
+    "StorageUnavailable",
     "TelemetryError",
     "ThresholdNotMet",
     "Unauthorized",
@@ -108,6 +110,10 @@ class AuditBroken(ServerError):
 
 class StorageFull(ServerError):
     """The disk of the server is full; nothing was changed."""
+
+
+class StorageUnavailable(ServerError):
+    """The database does not answer now; nothing was changed. Ask again later."""
 
 
 class RequestError(ServerError):

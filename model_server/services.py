@@ -12,14 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from alembic.util import CommandError
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from model_server.clock import Clock, SystemClock
-from model_server.db.base import open_engine
 from model_server.db.credentials import Credentials
-from model_server.db.migrate import upgrade
+from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits
@@ -87,22 +84,9 @@ def _claim(directory: Path) -> BinaryIO:
     return file
 
 
-def _open_database(url: str) -> Engine:
-    try:
-        engine = open_engine(url)
-        upgrade(engine)
-    except (SQLAlchemyError, CommandError, ModuleNotFoundError) as error:
-        reason = str(error).partition("\n")[0]
-        # Without its address, which may hold a password.
-        raise SettingsError(
-            f"the database that settings.toml names under [storage] cannot be used: {reason}"
-        ) from error
-    return engine
-
-
 def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] | None, claim: BinaryIO) -> Services:
     publisher = open_publisher(settings, clock)
-    engine = _open_database(settings.database_url)
+    engine = open_database(settings.database_url)
     settings.spool_dir.mkdir(exist_ok=True)
     settings.cloud_models.mkdir(exist_ok=True)
     for left_over in settings.spool_dir.glob("*.bundle"):

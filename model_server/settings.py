@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ MAX_DELTA_RELEASES = MAX_DELTAS // MAX_ARTIFACTS
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``directory`` is the server's folder; relative paths in the file are inside it. ``database`` is a file or a
-    SQLAlchemy URL. ``models_dir`` holds the cloud models, ``<name>/<version>/model.onnx``."""
+    URL. ``models_dir`` holds the cloud models, ``<name>/<version>/model.onnx``."""
 
     directory: Path
     database: str = "edgeship.db"
@@ -111,13 +112,13 @@ def load_settings(directory: Path) -> Settings:
     return _settings(directory, path, document)
 
 
-def settings_text() -> str:
-    """The file that `init` writes: every setting with its default."""
+def settings_text(database: str | None = None) -> str:
+    """The file that `init` writes: every setting with its default, but for what is given."""
     own, telemetry, drift = Settings(directory=Path()), TelemetrySettings(), DriftSettings()
     return f"""\
 # Settings of an Edgeship server. Relative paths are inside this folder. An unknown key is an error.
 [storage]
-database = "{own.database}"            # a file, or a SQLAlchemy URL
+database = {json.dumps(database or own.database)}            # a file, or postgresql://user@host/name
 
 [signing]
 keys = "{own.keys}"                      # holds online-rollouts.pem, online-snapshot.pem, online-timestamp.pem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -18,12 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from edge_runtime.bundle.errors import EdgeshipError
-from model_server.errors import BodyTooLarge, MalformedRequest, StorageFull
+from model_server.db.postgres import LOCK_NOT_AVAILABLE, sqlstate
+from model_server.errors import BodyTooLarge, MalformedRequest, StorageFull, StorageUnavailable
 
 __all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "spool_body"]
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
+DISK_FULL = "53100"  # PostgreSQL's code
 Authorize = Callable[[str | None], str]
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -89,11 +92,17 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
         return problem(HTTPStatus.BAD_REQUEST, f"{where}: not a value that is allowed here", "MalformedRequest")
 
     async def storage(request: Request, error: Exception) -> JSONResponse:
-        if not _is_full(error):
+        named: EdgeshipError
+        if _is_full(error):
+            named = StorageFull(
+                "the server's disk is full, and nothing was changed: free some space, then send this again"
+            )
+        elif _is_away(error):
+            named = StorageUnavailable("the database does not answer, and nothing was changed: send this again later")
+        else:
             raise error
-        full = StorageFull("the server's disk is full, and nothing was changed: free some space, then send this again")
-        full.__cause__ = error
-        return await ours(request, full)
+        named.__cause__ = error
+        return await ours(request, named)
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The framework logs the traceback and answers with this; what went wrong is nobody's business outside.
@@ -112,7 +121,19 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OperationalError) and sqlstate(error) == DISK_FULL:
+        return True
     return "disk is full" in str(error)  # SQLite's SQLITE_FULL
+
+
+def _is_away(error: Exception) -> bool:
+    """No connection, one that broke, a server that shuts down or starts, or another writer that does not end."""
+    if not isinstance(error, OperationalError):
+        return False
+    code = sqlstate(error)
+    if code is None:
+        return "database is locked" in str(error) or not isinstance(error.orig, sqlite3.Error)
+    return code == LOCK_NOT_AVAILABLE or code[:2] in ("08", "57")  # connection exception, operator intervention
 
 
 def problem(status: int, detail: str, kind: str) -> JSONResponse:
@@ -132,6 +153,7 @@ _HEADERS: Mapping[int, dict[str, str]] = {
     # Else uvicorn would go on reading the body that was refused.
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"connection": "close"},
     HTTPStatus.TOO_MANY_REQUESTS: {"retry-after": "1"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"retry-after": "5"},
 }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from model_server.audit.tables import AuditRow
+from model_server.db.postgres import Lock, hold
 from model_server.errors import AuditBroken
 
 __all__ = ["Entry", "append", "chain_digest", "head", "verify"]
@@ -55,7 +56,8 @@ def append(
     detail: Mapping[str, object] | None = None,
 ) -> str:
     """Add an entry in the caller's transaction, so that it stands exactly if what it tells of does. Returns its
-    digest, the new head."""
+    digest, the new head. Until that transaction ends, no other can add one: take every other lock before."""
+    hold(session, Lock("audit"))
     last = session.execute(select(AuditRow).order_by(AuditRow.sequence.desc()).limit(1)).scalar_one_or_none()
     entry = Entry(
         sequence=last.sequence + 1 if last else 1,

@@ -16,8 +16,8 @@ from model_server.audit import log as audit
 from model_server.clock import Clock
 from model_server.commands.show import table
 from model_server.commands.trust import read_root
-from model_server.db.base import open_engine, writing
-from model_server.db.migrate import upgrade
+from model_server.db.base import writing
+from model_server.db.migrate import open_database
 from model_server.services import open_publisher
 from model_server.settings import Settings, load_settings
 from model_server.signing.changes.delegating import signed_delegation
@@ -181,8 +181,7 @@ def _delegate(args: argparse.Namespace, console: Console, passphrase: Ask, clock
 
 def _put_out(settings: Settings, publisher: Publisher, change: Mapping[str, Offline], clock: Clock) -> tuple[str, ...]:
     lines = publish_change(publisher, change, clock.now()).lines
-    engine = open_engine(settings.database_url)
-    upgrade(engine)
+    engine = open_database(settings.database_url)
     with writing(engine) as session:
         audit.append(
             session,

@@ -6,13 +6,14 @@ import json
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from model_server.clock import Clock
-from model_server.db.base import open_engine, writing
-from model_server.db.credentials import Kind, add_credential
-from model_server.db.migrate import upgrade
+from model_server.db.base import writing
+from model_server.db.credentials import Kind, add_credential, has_credentials
+from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
 from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text
 from model_server.signing.ceremony import create_repository, make_keys
@@ -27,11 +28,18 @@ CREDENTIALS_FILE = "credentials.json"
 
 
 def init(
-    directory: Path, models: Sequence[str], people: Sequence[str], passphrase: bytes, clock: Clock
+    directory: Path,
+    models: Sequence[str],
+    people: Sequence[str],
+    passphrase: bytes,
+    clock: Clock,
+    database: str | None = None,
 ) -> dict[str, object]:
-    """Make a server's folder: settings, keys, the first metadata, the database, an API key and a fleet token.
+    """Make a server's folder: settings, keys, the first metadata, an API key and a fleet token; and the database, a
+    file in the folder unless ``database`` is the address of an empty one.
 
-    The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, InvalidName.
+    The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database is not
+    empty or cannot be used; InvalidName.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
@@ -40,7 +48,7 @@ def init(
     building = place.parent / f".{place.name}.{secrets.token_hex(4)}.init"
     building.mkdir(mode=0o700)
     try:
-        tokens = _fill(building, models, people, passphrase, clock.now())
+        tokens = _fill(building, models, people, passphrase, clock.now(), database)
         _move(building, place)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -88,10 +96,17 @@ def list_keys(directory: Path) -> dict[str, object]:
 
 
 def _fill(
-    directory: Path, models: Sequence[str], people: Sequence[str], passphrase: bytes, now: datetime
+    directory: Path,
+    models: Sequence[str],
+    people: Sequence[str],
+    passphrase: bytes,
+    now: datetime,
+    database: str | None,
 ) -> dict[str, str]:
     settings = Settings(directory=directory)
-    (directory / SETTINGS_FILE).write_text(settings_text())
+    if database is not None:
+        settings = replace(settings, database=database)
+    (directory / SETTINGS_FILE).write_text(settings_text(database))
     settings.keys_dir.mkdir(mode=0o700)
     # Only the server reads it, so it is random, and another than the people's.
     write_atomic(settings.online_passphrase, (secrets.token_urlsafe(32) + "\n").encode(), 0o600)
@@ -100,16 +115,18 @@ def _fill(
     (directory / ROOT_FILE).write_bytes(root)
     (settings.keys_dir / ROOT_FILE).write_bytes(root)  # each manager takes it along with their key
     settings.cloud_models.mkdir()
-    engine = open_engine(settings.database_url)
-    upgrade(engine)
+    engine = open_database(settings.database_url)
     with writing(engine) as session:
+        if has_credentials(session):
+            raise SettingsError("the database is that of a server already: name an empty one")
         tokens = {
             "admin_api_key": add_credential(session, Kind.ADMIN, "admin", now),
             "fleet_token": add_credential(session, Kind.FLEET, "fleet", now),
         }
+        write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)
     engine.dispose()
-    write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)
-    (directory / settings.database).chmod(0o600)
+    if database is None:
+        (directory / settings.database).chmod(0o600)
     return tokens
 
 

@@ -63,7 +63,12 @@ def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
 
     if args.run == "init":
         answer = init(
-            args.directory, args.model, args.person, _passphrase(args.passphrase_file, new=True), SystemClock()
+            args.directory,
+            args.model,
+            args.person,
+            _passphrase(args.passphrase_file, new=True),
+            SystemClock(),
+            args.database,
         )
         console.print(
             f"{args.directory} is ready. Devices trust {answer['root']}. The API key and the fleet token are in "

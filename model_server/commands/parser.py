@@ -70,6 +70,9 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument(
         "--passphrase-file", type=Path, help="12 characters or more for the people's keys; asked for if left out"
     )
+    init.add_argument(
+        "--database", metavar="URL", help="an empty PostgreSQL database, postgresql://user@host/name; default: SQLite"
+    )
     init.set_defaults(run="init")
 
     serve = commands.add_parser("serve", help="serve a folder that init made")

@@ -3,9 +3,10 @@
 SQLite runs in WAL mode: readers never wait for the writer. A transaction takes the write lock when it begins, because
 one that reads first and writes later fails at once, whatever ``busy_timeout`` says, if another writer came between.
 `reading` opens the cheaper kind that takes no lock; `writing` also queues this process's threads, which SQLite's
-busy handler would let overtake each other. What `writing` committed survives a power cut: the plan that a halt makes
-is published after it, and a server that had forgotten the halt would publish the old plan again. Reports may be
-``relaxed``: a power cut can take the last moments of them, never the database's consistency.
+busy handler would let overtake each other. PostgreSQL's readers have one snapshot each, and its writers take the locks
+that they name (see `postgres`). What `writing` committed survives a power cut: the plan that a halt makes is published
+after it, and a server that had forgotten the halt would publish the old plan again. Reports may be ``relaxed``: a power
+cut can take the last moments of them, never the database's consistency.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import Pool
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["BUSY_TIMEOUT_MS", "Base", "UtcDateTime", "open_engine", "reading", "writing"]
+from model_server.db.postgres import POSTGRES, Lock, begin_writing, database_address
+
+__all__ = ["BUSY_TIMEOUT_MS", "Base", "Lock", "UtcDateTime", "open_engine", "reading", "writing"]
 
 BUSY_TIMEOUT_MS = 10_000
 READ_ONLY = "edgeship_read_only"
 RELAXED = "edgeship_relaxed"
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {READ_ONLY: True},
+    POSTGRES: {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
 _write_locks: WeakKeyDictionary[Pool, threading.Lock] = WeakKeyDictionary()
 
 
@@ -64,11 +71,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def open_engine(url: str) -> Engine:
-    """An engine for ``url``, such as ``sqlite:////var/lib/edgeship/edgeship.db``. Connects on first use."""
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, pool_size=16, max_overflow=32)
+def open_engine(address: str) -> Engine:
+    """An engine for ``sqlite:////var/lib/edgeship/edgeship.db`` or ``postgresql://user@host/name``. Connects on first
+    use. Raises: SettingsError, ModuleNotFoundError without the driver."""
+    url = database_address(address)
+    # An error repeats no values: they would put exact telemetry sums into the log.
+    options: dict[str, Any] = {"pool_size": 16, "max_overflow": 32, "hide_parameters": True}
+    if url.drivername != "sqlite":
+        return create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", **options)
+    engine = create_engine(url, **options)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -77,15 +88,20 @@ def open_engine(url: str) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
     """A session that only reads: a consistent view, and no lock."""
-    with Session(engine.execution_options(**{READ_ONLY: True})) as session:
+    with Session(engine.execution_options(**_READING[engine.dialect.name])) as session:
         yield session
 
 
 @contextmanager
-def writing(engine: Engine, *, relaxed: bool = False) -> Iterator[Session]:
-    """A session in one transaction: committed on leaving, rolled back if an error leaves it."""
-    if engine.dialect.name != "sqlite":
+def writing(engine: Engine, *locks: Lock, relaxed: bool = False) -> Iterator[Session]:
+    """A session in one transaction: committed on leaving, rolled back if an error leaves it.
+
+    What it reads stays true until then: nobody else writes. On PostgreSQL, where it names ``locks``, others do, if they
+    name none of those.
+    """
+    if engine.dialect.name == POSTGRES:
         with Session(engine, expire_on_commit=False) as session, session.begin():
+            begin_writing(session, locks, relaxed=relaxed)
             yield session
         return
     bound = engine.execution_options(**{RELAXED: relaxed})

@@ -19,7 +19,7 @@ from model_server.clock import Clock
 from model_server.db.base import Base, UtcDateTime, reading
 from model_server.errors import Forbidden, Unauthorized
 
-__all__ = ["Credentials", "Kind", "add_credential"]
+__all__ = ["Credentials", "Kind", "add_credential", "has_credentials"]
 
 PREFIX = {"admin": "esk_", "fleet": "esf_"}
 REMEMBER_S = 30.0  # a removed key may still work for this long
@@ -45,6 +45,10 @@ def add_credential(session: Session, kind: Kind, name: str, now: datetime) -> st
     token = PREFIX[kind] + secrets.token_urlsafe(32)
     session.add(CredentialRow(digest=_digest(token), kind=kind.value, name=name, created=now))
     return token
+
+
+def has_credentials(session: Session) -> bool:
+    return session.execute(select(CredentialRow.digest).limit(1)).first() is not None
 
 
 class Credentials:

@@ -6,15 +6,56 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-__all__ = ["upgrade"]
+from model_server.db.base import open_engine
+from model_server.db.postgres import POSTGRES, begin_writing, database_address
+from model_server.errors import SettingsError
+
+__all__ = ["open_database", "upgrade"]
 
 
-def upgrade(engine: Engine) -> None:
-    """Apply every migration that the database has not seen. `init` and `serve` do it before anything else."""
+def open_database(address: str) -> Engine:
+    """An engine for a database that has the present schema. Raises: SettingsError, without the address in it."""
+    password = database_address(address).password
+    try:
+        engine = open_engine(address)
+        upgrade(engine)
+        _check_encoding(engine)
+    except ImportError as error:
+        raise SettingsError(
+            f"the database cannot be used without its driver ({_first_line(error)}): pip install 'edgeship[postgres]'"
+        ) from error
+    except (SQLAlchemyError, CommandError) as error:
+        reason = _first_line(error)
+        if password:
+            reason = reason.replace(password, "***")
+        raise SettingsError(f"the database (storage.database in settings.toml) cannot be used: {reason}") from error
+    return engine
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Apply every migration that the database has not seen, all or none. `init` and `serve` do it before anything
+    else; of servers that start together, one does it and the others wait."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
+        if engine.dialect.name == POSTGRES:
+            begin_writing(connection, (), relaxed=False)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
+
+
+def _check_encoding(engine: Engine) -> None:
+    if engine.dialect.name != POSTGRES:
+        return
+    with engine.connect() as connection:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise SettingsError(f"the database keeps text as {encoding}: make one with ENCODING 'UTF8'")

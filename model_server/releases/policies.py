@@ -21,7 +21,7 @@ from model_server.releases.policy_request import next_policy_metadata, tightened
 from model_server.releases.tables import PolicyRow, ReleaseRow, ReleaseState
 from model_server.signing import proposals
 from model_server.signing.delegation import delegating, threshold_of
-from model_server.signing.proposals import SignatureInfo
+from model_server.signing.proposals import SignatureInfo, role_lock
 from model_server.signing.publisher import Publisher
 from model_server.signing.repository import to_bytes
 from model_server.signing.roles import Expiry, releases_role
@@ -103,7 +103,7 @@ class PolicyService:
 
         Raises: UnknownModel, UnknownRelease, ReleaseConflict for a floor that cannot be, or if another change waits.
         """
-        with self._repository.lock(), writing(self._engine) as session:
+        with self._repository.lock(), writing(self._engine, role_lock(model)) as session:
             delegating(self._repository, model)
             waiting = self._waiting(session, model)
             if waiting is not None:
@@ -133,14 +133,14 @@ class PolicyService:
         return self.show(model)
 
     def withdraw(self, model: str, actor: str) -> None:
-        with self._repository.lock(), writing(self._engine) as session:
+        with self._repository.lock(), writing(self._engine, role_lock(model)) as session:
             session.delete(self._row(session, model))
             self._log(session, actor, "policy.withdrawn", model)
 
     def add_signature(self, model: str, keyid: str, signature: str, actor: str) -> PolicyInfo:
         """Check one manager's signature over the proposal and keep it. Raises: SignatureRejected, UnknownPolicy."""
         targets = delegating(self._repository, model)
-        with writing(self._engine) as session:
+        with writing(self._engine, role_lock(model)) as session:
             row = self._row(session, model)
             person = proposals.add_signature(row.proposal, targets, keyid, signature, self._clock.now())
             if person is not None:
@@ -181,7 +181,7 @@ class PolicyService:
                 self._mark_published(model, "server")
 
     def _mark_published(self, model: str, actor: str) -> None:
-        with writing(self._engine) as session:
+        with writing(self._engine, role_lock(model)) as session:
             row = self._row(session, model)
             row.proposal.published_at = self._clock.now()
             people = [known.person for known in row.proposal.signatures]

@@ -36,7 +36,7 @@ from model_server.releases.staging import stage_files
 from model_server.releases.tables import FileRow, ReleaseRow, ReleaseState
 from model_server.signing import proposals
 from model_server.signing.delegation import delegating, threshold_of
-from model_server.signing.proposals import SignatureInfo
+from model_server.signing.proposals import SignatureInfo, role_lock
 from model_server.signing.publisher import Publisher
 from model_server.signing.repository import to_bytes
 from model_server.signing.roles import Expiry, delegated_models, releases_role
@@ -156,7 +156,7 @@ class ReleaseService:
             audit_head = audit.head(session)
         staged = stage_files(path, self._blobs, ceiling, audit_head, self._older, self._deltas)
         model, release = staged.manifest.model, staged.manifest.release
-        with self._repository.lock(), writing(self._engine) as session:
+        with self._repository.lock(), writing(self._engine, role_lock(model)) as session:
             targets = delegating(self._repository, model)
             current = self._repository.role(releases_role(model)).signed
             waiting = session.execute(
@@ -187,7 +187,7 @@ class ReleaseService:
 
     def withdraw(self, model: str, release: int, actor: str) -> None:
         """Forget a staged release. A published one can only be followed by a newer one."""
-        with self._repository.lock(), writing(self._engine) as session:
+        with self._repository.lock(), writing(self._engine, role_lock(model)) as session:
             row = self._row(session, model, release)
             if row.state != ReleaseState.STAGED:
                 raise ReleaseConflict(f"{model} {release} is published; a release is never taken back, only followed")
@@ -200,7 +200,7 @@ class ReleaseService:
         Raises: SignatureRejected if the key has no part in ``releases-<model>`` or the signature does not verify.
         """
         targets = delegating(self._repository, model)
-        with writing(self._engine) as session:
+        with writing(self._engine, role_lock(model)) as session:
             row = self._row(session, model, release)
             if row.state != ReleaseState.STAGED:
                 raise ReleaseConflict(f"{model} {release} is published already; it needs no more signatures")
@@ -258,12 +258,13 @@ class ReleaseService:
                 self._mark_published(model, release, "server", threshold_of(delegating(self._repository, model), model))
 
     def _mark_published(self, model: str, release: int, actor: str, threshold: int) -> ReleaseInfo:
-        with writing(self._engine) as session:
+        with writing(self._engine, role_lock(model)) as session:
             row = self._row(session, model, release)
-            row.state = ReleaseState.PUBLISHED.value
-            row.proposal.published_at = self._clock.now()
-            people = [signature.person for signature in row.proposal.signatures]
-            self._log(session, actor, "release.published", model, release, signed_by=people)
+            if row.state != ReleaseState.PUBLISHED:  # a server beside this one may have been first
+                row.state = ReleaseState.PUBLISHED.value
+                row.proposal.published_at = self._clock.now()
+                people = [signature.person for signature in row.proposal.signatures]
+                self._log(session, actor, "release.published", model, release, signed_by=people)
             return _info(row, threshold)
 
     def _find(self, session: Session, model: str, release: int) -> ReleaseRow | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Engine, select
 
@@ -32,6 +32,9 @@ LATENCY_BINS = 16 * 24
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Release = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+# PostgreSQL keeps no NUL in a text.
+Printable = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+RolloutId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Scalar = Annotated[str, Field(max_length=128)] | bool | int | float
 Bins = Annotated[list[tuple[Annotated[int, Field(ge=0, lt=LATENCY_BINS)], Count]], Field(max_length=LATENCY_BINS)]
 
@@ -58,7 +61,7 @@ class CountersBody(_Body):
 
 
 class OutcomeBody(_Body):
-    outcome: Annotated[str, Field(min_length=1, max_length=64)]
+    outcome: Printable
     release: Release | None = None
     detail: Annotated[str, Field(max_length=200)] = ""
 
@@ -72,7 +75,7 @@ class ReportBody(_Body):
     attributes: Annotated[dict[Annotated[str, Field(max_length=64)], Scalar], Field(max_length=32)] = {}
     running: Release | None = None
     arm: Literal["candidate", "baseline", "holdback", "none"] = "none"
-    rollout: Annotated[str, Field(max_length=64)] | None = None
+    rollout: RolloutId | None = None
     attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     outcomes: Annotated[list[OutcomeBody], Field(max_length=64)] = []
     counters: Annotated[list[CountersBody], Field(max_length=32)] = []
@@ -167,7 +170,12 @@ def rollouts_router(
         return rollout_status(engine, model, channel, clock.now(), ceiling)
 
     @router.get("/v1/devices")
-    def devices(actor: str = who, model: str | None = None, after: str = "", limit: int = 100) -> dict[str, object]:
+    def devices(
+        actor: str = who,
+        model: str | None = None,
+        after: Annotated[str, Query(max_length=128, pattern=r"^[A-Za-z0-9._:-]*$")] = "",
+        limit: int = 100,
+    ) -> dict[str, object]:
         query = select(DeviceRow).where(DeviceRow.device > after).order_by(DeviceRow.device, DeviceRow.model)
         if model is not None:
             query = query.where(DeviceRow.model == check_model(model))

@@ -11,11 +11,16 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.update.plan import bucket, evaluate
 from model_server.clock import Clock
-from model_server.db.base import writing
+from model_server.db.base import Lock, writing
 from model_server.rollouts.outcomes import Counters, DeviceStatus, Report, concerns, status_after, weighed
 from model_server.rollouts.tables import ArmRow, DeviceRow, RolloutDeviceRow, RolloutRow
 
-__all__ = ["ingest", "latest_rollout"]
+__all__ = ["channel_lock", "ingest", "latest_rollout"]
+
+
+def channel_lock(model: str, channel: str, *, shared: bool = False) -> Lock:
+    """Who decides about a channel's rollout holds it; reports share it, so that none comes into a decision."""
+    return Lock(f"channel {channel} {model}", shared)
 
 
 def latest_rollout(session: Session, model: str, channel: str) -> RolloutRow | None:
@@ -32,7 +37,8 @@ def ingest(engine: Engine, clock: Clock, report: Report) -> bool:
     """Record a report. False if it was recorded before (its sequence is not above the device's last): then nothing is
     changed, and the device may forget it."""
     now = clock.now()
-    with writing(engine, relaxed=True) as session:
+    channel = channel_lock(report.model, report.channel, shared=True)
+    with writing(engine, channel, Lock(f"device {report.device} {report.model}"), relaxed=True) as session:
         device = session.get(DeviceRow, (report.device, report.model))
         if device is not None and report.sequence <= device.sequence:
             return False
@@ -75,9 +81,13 @@ def _record(session: Session, rollout: RolloutRow, report: Report, now: datetime
     row.last_outcome = last or row.last_outcome
     if status is DeviceStatus.ADOPTED and row.adopted_at is None:
         row.adopted_at = now
-    rollout.reports += 1
+    # From here on the rollout's other reports wait for this one, so it comes last. The database adds, since this
+    # session has read the numbers before it had the row to itself.
+    session.flush()
+    rollout.reports = RolloutRow.reports + 1
     if concerns(report, rollout.candidate):
-        rollout.candidate_reports += 1
+        rollout.candidate_reports = RolloutRow.candidate_reports + 1
+    session.flush()
     if report.rollout == rollout.id:
         for counters in weighed(report.counters):
             _count(session, rollout, row, counters)

@@ -17,7 +17,7 @@ from edge_runtime.update.plan import State
 from model_server.clock import Clock
 from model_server.db.base import reading, writing
 from model_server.errors import InvalidRollout, RolloutConflict, UnknownRollout
-from model_server.rollouts.ingest import latest_rollout
+from model_server.rollouts.ingest import channel_lock, latest_rollout
 from model_server.rollouts.stages import check_stages
 from model_server.rollouts.starting import STAGING, StartRequest, check_staging, enrol_known, new_rollout, plan_of
 from model_server.rollouts.tables import RolloutRow
@@ -76,7 +76,7 @@ class RolloutService:
                     raise RolloutConflict(f"{model} {release} is revoked or below the floor: no device would run it")
         with self._deciding:
             now = self._clock.now()
-            with writing(self._engine) as session:
+            with writing(self._engine, channel_lock(model, channel)) as session:
                 before = latest_rollout(session, model, channel)
                 if before is not None and before.state == State.RUNNING:
                     raise RolloutConflict(f"{before.id} is running on {channel}: halt, roll back or complete it first")
@@ -104,7 +104,7 @@ class RolloutService:
             raise InvalidRollout(f"{action!r} is not an action; the actions are {', '.join(_ALLOWED)}")
         with self._deciding:
             now = self._clock.now()
-            with writing(self._engine) as session:
+            with writing(self._engine, channel_lock(model, channel)) as session:
                 row = self._latest(session, model, channel)
                 if State(row.state) not in allowed:
                     raise RolloutConflict(f"{row.id} is {row.state}, so there is nothing to {action}")
@@ -128,7 +128,7 @@ class RolloutService:
         """Judge the channel's rollout now: halt it, grow it, ask for approval, note that it has settled, or nothing."""
         with self._deciding:
             now = self._clock.now()
-            with writing(self._engine) as session:
+            with writing(self._engine, channel_lock(model, channel)) as session:
                 row = latest_rollout(session, model, channel)
                 if row is None or (row.state != State.RUNNING and row.settled is not None):
                     return

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from model_server.clock import Clock
-from model_server.db.base import reading, writing
+from model_server.db.base import Lock, reading, writing
 from model_server.signing.alert_tables import AlertRow
 from model_server.signing.health import RoleHealth, role_health
 from model_server.signing.repository import Repository
@@ -28,7 +28,7 @@ def watch_expiry(engine: Engine, repository: Repository, clock: Clock) -> None:
     with reading(engine) as session:  # on most ticks there is nothing to write
         if not _differences(session, health):
             return
-    with writing(engine) as session:
+    with writing(engine, Lock("alerts")) as session:
         for row, role in _differences(session, health):
             if row is not None:
                 row.cleared = now

@@ -12,12 +12,22 @@ from securesystemslib.exceptions import UnverifiedSignatureError, VerificationEr
 from securesystemslib.signer import Signature
 from tuf.api.metadata import Metadata, Targets
 
+from model_server.db.base import Lock
 from model_server.errors import ReleaseConflict, SignatureRejected, ThresholdNotMet
 from model_server.signing.repository import parse_metadata, to_bytes
 from model_server.signing.roles import person_of, signed_by
 from model_server.signing.tables import ProposalRow, SignatureRow
 
-__all__ = ["SignatureInfo", "add_signature", "check_ready", "new_proposal", "proposal", "signatures", "signed_proposal"]
+__all__ = [
+    "SignatureInfo",
+    "add_signature",
+    "check_ready",
+    "new_proposal",
+    "proposal",
+    "role_lock",
+    "signatures",
+    "signed_proposal",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +35,11 @@ class SignatureInfo:
     person: str
     keyid: str
     signed_at: datetime
+
+
+def role_lock(model: str) -> Lock:
+    """Who changes a proposal of ``releases-<model>`` holds it."""
+    return Lock(f"releases {model}")
 
 
 def new_proposal(role: str, subject: str, pending: Targets, actor: str, now: datetime) -> ProposalRow:

@@ -34,7 +34,9 @@ class BaselineRequest(BaseModel):
 
     first: date = Field(alias="from")
     last: date = Field(alias="to")
-    approved_by: str = Field(min_length=1, max_length=128, pattern=r"\S")
+    approved_by: str = Field(
+        min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+    )
 
 
 def telemetry_router(

@@ -13,7 +13,7 @@ from edge_runtime.bundle import Artifact, Manifest
 from edge_runtime.telemetry.layout import Layout
 from edge_runtime.telemetry.wire import ReportArm
 from model_server.audit import log as audit
-from model_server.db.base import reading, writing
+from model_server.db.base import Lock, reading, writing
 from model_server.errors import BaselineRefused, ServerError, UnknownLayout, UnknownRelease
 from model_server.telemetry.aggregates import Cohort
 from model_server.telemetry.baseline import Frozen, from_document, make_baseline, to_document
@@ -23,7 +23,7 @@ from model_server.telemetry.pooling import Monitored, days_of, monitored, pool
 from model_server.telemetry.privacy import NoiseSource
 from model_server.telemetry.reports import Mechanisms, Submission, admit
 from model_server.telemetry.settings import TelemetrySettings
-from model_server.telemetry.store import add_reports, close_days, decode_cells, empty_log
+from model_server.telemetry.store import add_reports, close_days, decode_cells, erase_deleted
 from model_server.telemetry.tables import BaselineRow, OpenCohortRow, SumRow
 from model_server.telemetry.verdict import Approved, FleetDay, verdict
 
@@ -72,7 +72,7 @@ class TelemetryService:
             closed = close_days(
                 self._engine, before, self._mechanisms, self._random, self.settings.epsilon, self.settings.delta
             )
-            if empty_log(self._engine):  # also after a start: a crash may have come between
+            if erase_deleted(self._engine):  # also after a start: a crash may have come between
                 self._swept = before
             return closed
 
@@ -114,7 +114,7 @@ class TelemetryService:
             raise BaselineRefused(f"the baseline would end on {last}, before it begins on {first}")
         if last >= self._open_since():
             raise BaselineRefused(f"{last} is not closed; the last closed day is {self._open_since() - _DAY}")
-        with writing(self._engine) as session:
+        with writing(self._engine, Lock(f"baseline {model}")) as session:
             rows = [row for row in _sums(session, model) if first <= row.day <= last]
             if not rows:
                 raise BaselineRefused(f"no device reported on {model} from {first} to {last}")

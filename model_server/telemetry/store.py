@@ -2,10 +2,10 @@
 
 What is kept, and why not the reports. A batch of reports becomes, in one transaction, the exact sums of their cohorts
 (integers, a few KB a cohort) and their daily ids. A report is acknowledged after that transaction, so a crash loses no
-acknowledged report, counts none twice, and no report is ever written to disk. SQLite runs in WAL mode with
-``synchronous=NORMAL``: the operating system's own crash or a power cut can lose the last moments' acknowledged
-reports, never corrupt the sums. When a day closes, one transaction writes the noised release and deletes the exact
-sums and ids (overwritten, and the log is truncated, on SQLite), so a crash in between cannot release a cohort twice.
+acknowledged report, counts none twice, and no report is ever written to disk. The transaction is ``relaxed``: the
+operating system's own crash or a power cut can lose the last moments' acknowledged reports, never corrupt the sums.
+When a day closes, one transaction writes the noised release and deletes the exact sums and ids, so a crash in between
+cannot release a cohort twice; `erase_deleted` then removes them from the files.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, func, insert, select, update
 
-from model_server.db.base import BUSY_TIMEOUT_MS, writing
+from model_server.db.base import BUSY_TIMEOUT_MS, Lock, writing
+from model_server.db.postgres import POSTGRES, rewrite
 from model_server.errors import DuplicateReport, MalformedRequest, ReportRefused, ServerError
 from model_server.telemetry.privacy import NoiseSource, discrete_gaussian
 from model_server.telemetry.reports import CohortKey, Mechanisms, Submission
 from model_server.telemetry.tables import DailyIdRow, OpenCohortRow, SumRow
 
-__all__ = ["add_reports", "close_days", "decode_cells", "empty_log", "encode_cells"]
+__all__ = ["add_reports", "close_days", "decode_cells", "encode_cells", "erase_deleted"]
 
-_LOG_WAIT_MS = 200  # reports wait while it is tried
+_ERASE_WAIT_MS = 200  # reports wait while it is tried
 _ID_QUERY = 500  # bound parameters of one query
+_OPEN_DAYS = Lock("telemetry's open days")
 _IDS = cast(Table, DailyIdRow.__table__)
 _OPEN = cast(Table, OpenCohortRow.__table__)
 
@@ -44,7 +46,7 @@ _SAME_COHORT = and_(
     _OPEN.c.layout == bindparam("digest"),
     _OPEN.c.arm == bindparam("side"),
 )
-_READ_SUMS = select(_OPEN.c.sums).where(_SAME_COHORT).with_for_update()
+_READ_SUMS = select(_OPEN.c.sums).where(_SAME_COHORT)
 _WRITE_SUMS = update(_OPEN).where(_SAME_COHORT).values(sums=bindparam("total"))
 _ADD_COHORT = insert(_OPEN).values(
     day=bindparam("on"),
@@ -85,7 +87,7 @@ def add_reports(
                 vectors[i] = vector
             else:
                 answers[i] = MalformedRequest("a histogram's shift is not the smallest that fits its counts")
-    with writing(engine, relaxed=True) as session:
+    with writing(engine, _OPEN_DAYS, relaxed=True) as session:
         connection = session.connection()
         # Asked inside the transaction, which a closing of days cannot overlap. A day that was released stays closed,
         # even if the clock steps back or more late days are allowed: its ids are gone, and a second release of it
@@ -144,7 +146,7 @@ def close_days(
     Returns the days that were closed. Raises `UnknownRelease` or `UnknownLayout` if a cohort's manifest is gone; then
     nothing is closed.
     """
-    with writing(engine) as session:
+    with writing(engine, _OPEN_DAYS) as session:
         open_rows = session.execute(select(OpenCohortRow).where(OpenCohortRow.day < before)).scalars().all()
         if not open_rows:
             return []
@@ -171,16 +173,17 @@ def close_days(
     return days
 
 
-def empty_log(engine: Engine) -> bool:
-    """Copy SQLite's write-ahead log, which still holds what was deleted, into the database and empty it. False if
-    somebody reads or writes meanwhile: then nothing is lost, and it must be tried again."""
-    if engine.dialect.name != "sqlite":
-        return True
+def erase_deleted(engine: Engine) -> bool:
+    """Remove what closing a day deleted from the database's files: out of SQLite's write-ahead log, which is copied
+    into the database and emptied, or out of PostgreSQL's tables, whose log is its operator's. False if somebody reads
+    or writes meanwhile: then nothing is lost, and it must be tried again."""
+    if engine.dialect.name == POSTGRES:
+        return rewrite(engine, (_OPEN.name, _IDS.name), _ERASE_WAIT_MS)
     connection = engine.raw_connection()
     try:
         cursor = connection.cursor()
         try:
-            cursor.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
+            cursor.execute(f"PRAGMA busy_timeout={_ERASE_WAIT_MS}")
             return bool(cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
         finally:
             cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")

@@ -14,6 +14,7 @@ from edge_runtime.errors import Outcome
 from edge_runtime.update.plan import Arm, Plan, arm, wanted
 from model_server.settings import Settings, load_settings
 from tests.support.managers import download
+from tests.support.postgres import copy_rows
 from tests.support.server import Running, SteppedClock, running
 
 URL = "/v1/rollouts/stable/exercise"
@@ -98,10 +99,16 @@ class Fleet:
 
 
 @contextmanager
-def fleet(published: Path, folder: Path, clock: SteppedClock | None = None) -> Iterator[Fleet]:
-    """A server over a copy of the folder ``published``, and devices that have not reported yet."""
+def fleet(
+    published: Path, folder: Path, clock: SteppedClock | None = None, database: str | None = None
+) -> Iterator[Fleet]:
+    """A server over a copy of the folder ``published``, and devices that have not reported yet. ``database`` is the
+    address of an empty one to use instead of the folder's."""
     shutil.copytree(published, folder / "server")
     settings = replace(load_settings(folder / "server"), controller_interval_s=3600.0)
+    if database is not None:
+        copy_rows(settings.database_url, database)
+        settings = replace(settings, database=database)
     with running(settings, clock) as server:
         yield Fleet(server, settings, folder / "clients")
 

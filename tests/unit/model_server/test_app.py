@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -114,6 +115,7 @@ def test_an_upload_that_was_cut_off_leaves_no_file_for_the_next_start(tmp_path: 
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")),
+        OperationalError("INSERT", {}, psycopg.errors.DiskFull("could not extend file: No space left on device")),
     ],
 )
 def test_a_full_disk_is_a_problem_that_says_what_to_do(
@@ -126,6 +128,27 @@ def test_a_full_disk_is_a_problem_that_says_what_to_do(
     answer = server.admin.get("/v1/releases/exercise")
     assert (answer.status_code, answer.json()["type"]) == (507, "urn:edgeship:problem:StorageFull")
     assert "free some space" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        sqlite3.OperationalError("database is locked"),
+        psycopg.OperationalError("connection refused"),
+        psycopg.errors.AdminShutdown("terminating connection due to administrator command"),
+        psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"),
+    ],
+)
+def test_a_database_that_does_not_answer_asks_to_come_back(
+    server: Running, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def away(self: ReleaseService, model: str) -> None:
+        raise OperationalError("SELECT", {}, failure)
+
+    monkeypatch.setattr(ReleaseService, "list", away)
+    answer = server.admin.get("/v1/releases/exercise")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:edgeship:problem:StorageUnavailable")
+    assert answer.headers["retry-after"] == "5"
 
 
 def test_another_failure_of_the_disk_stays_an_error_of_the_server(

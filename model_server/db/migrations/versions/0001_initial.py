@@ -10,24 +10,6 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-TABLES = (
-    "audit",
-    "credentials",
-    "devices",
-    "releases",
-    "rollouts",
-    "telemetry_baselines",
-    "telemetry_ids",
-    "telemetry_open",
-    "telemetry_sums",
-    "release_files",
-    "release_signatures",
-    "rollout_arms",
-    "rollout_devices",
-    "rollout_events",
-    "rollout_stages",
-)
-
 
 def upgrade() -> None:
     op.create_table(
@@ -247,5 +229,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in reversed(TABLES):
-        op.drop_table(table)
+    raise NotImplementedError("migrations go forward only: restore the backup from before the upgrade")

@@ -1,22 +1,20 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
 from model_server.audit import log as audit
+from model_server.audit.tables import AuditRow
 from model_server.db.base import open_engine, reading, writing
-from model_server.db.migrate import upgrade
 from model_server.errors import AuditBroken
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path / 'edgeship.db'}")
-    upgrade(engine)
+def engine(database: str) -> Iterator[Engine]:
+    engine = open_engine(database)
     yield engine
     engine.dispose()
 
@@ -39,10 +37,14 @@ def add(engine: Engine, count: int) -> list[str]:
 
 
 def tamper(engine: Engine, statement: str) -> None:
-    """What somebody with the database file can do."""
+    """What somebody who owns the database can do."""
+    triggers = {
+        "sqlite": ("DROP TRIGGER audit_refuses_update", "DROP TRIGGER audit_refuses_delete"),
+        "postgresql": ("DROP TRIGGER audit_refuses_change ON audit",),
+    }
     with writing(engine) as session:
-        session.execute(text("DROP TRIGGER audit_refuses_update"))
-        session.execute(text("DROP TRIGGER audit_refuses_delete"))
+        for guard in triggers[engine.dialect.name]:
+            session.execute(text(guard))
         session.execute(text(statement))
 
 
@@ -85,3 +87,15 @@ def test_an_entry_stands_exactly_if_its_transaction_does(engine: Engine) -> None
         fail()
     with reading(engine) as session:
         assert audit.verify(session) == 0
+
+
+def test_the_log_outgrows_what_32_bits_can_count(engine: Engine) -> None:
+    with writing(engine) as session:
+        session.add(
+            AuditRow(
+                sequence=2**31 - 1, time=NOW, actor="a", action="b", subject="c", detail="{}", previous="", digest="d"
+            )
+        )
+    add(engine, 2)
+    with reading(engine) as session:
+        assert session.query(AuditRow.sequence).order_by(AuditRow.sequence.desc()).first() == (2**31 + 1,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,15 @@ from model_server.releases.service import ReleaseService
 from model_server.releases.signing import sign_release
 from model_server.settings import Settings
 from tests.support.managers import api, download, publish, sign, stage
+from tests.support.postgres import copy_rows
 from tests.support.server import PASSPHRASE, Running, key_file, make_bundle, make_folder, running
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return make_folder(tmp_path / "server")
+def settings(tmp_path: Path, database: str) -> Settings:
+    settings = make_folder(tmp_path / "server")
+    copy_rows(settings.database_url, database)
+    return replace(settings, database=database)
 
 
 @pytest.fixture

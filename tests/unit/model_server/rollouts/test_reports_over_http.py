@@ -17,9 +17,15 @@ from tests.support.rollout_fleet import URL, Fleet, start, status
 sequences = count(1_000)
 
 
-@pytest.fixture(scope="module")
-def one_fleet(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with rollout_fleet.fleet(published, tmp_path_factory.mktemp("reports")) as fleet:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def one_fleet(
+    request: pytest.FixtureRequest, published: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    database = None
+    if request.param == "postgresql":
+        cluster = request.getfixturevalue("postgres")
+        database = cluster.address(cluster.migrated())
+    with rollout_fleet.fleet(published, tmp_path_factory.mktemp("reports"), database=database) as fleet:
         fleet.check_in()
         yield fleet
 
@@ -137,7 +143,9 @@ def test_more_errors_than_requests_are_as_many(fleet: Fleet) -> None:
         {"attributes": {"a": [1]}},
         {"running": 0},
         {"arm": "leg"},
+        {"rollout": "r\0"},
         {"outcomes": [{"outcome": "x" * 65}]},
+        {"outcomes": [{"outcome": "Installed\0"}]},
         {"outcomes": [{"outcome": "Installed", "detail": "x" * 201}]},
         {"outcomes": [{"outcome": "Installed"}] * 65},
         {"counters": [{"release": 1, "arm": "candidate", "requests": -1}]},
@@ -153,6 +161,35 @@ def test_a_malformed_report_is_refused_with_a_problem(fleet: Fleet, change: dict
     assert answer.headers["content-type"] == "application/problem+json"
     devices = fleet.server.admin.get("/v1/devices").json()["devices"]
     assert "never-seen" not in [device["device"] for device in devices]
+
+
+def test_text_that_a_database_cannot_keep_does_no_harm(fleet: Fleet) -> None:
+    rollout = start(fleet, predicate={"not": {"eq": ["os", "\0"]}})["rollout"]
+    outcomes = [{"outcome": "Installed", "release": 2, "detail": "\0"}]
+    answer = fleet.server.report(
+        "d1", next(sequences), rollout=rollout, running=2, attributes={"mood\0": "\0é\ud83d\ude00"}, outcomes=outcomes
+    )
+    assert answer.status_code == 202, answer.text
+    get = fleet.server.admin.get
+    assert get("/v1/devices", params={"after": "\0"}).status_code == 400
+    assert get("/v1/devices", params={"model": "\0"}).status_code == 422
+    for path in ("/v1/rollouts/stable/%00", "/v1/releases/%00", "/v1/drift/%00", "/v1/telemetry/%00/days"):
+        assert get(path).status_code in (404, 422), path
+    baseline = {"from": "2026-03-02", "to": "2026-03-08", "approved_by": "Alice\0"}
+    assert fleet.server.admin.post("/v1/drift/exercise/baseline", json=baseline).status_code == 400
+
+
+def test_numbers_above_32_bits_are_kept(fleet: Fleet) -> None:
+    rollout = start(fleet)["rollout"]
+    largest, top = 2**53, {"requests": 2**40, "errors": 2**40, "latency_us": {"device": [[383, 2**40]]}}
+    number = largest - 1
+    for device in ("d20", "d21"):
+        counters = [{"release": 1, "arm": "holdback", **top}]
+        answer = fleet.server.report(device, number, rollout=rollout, running=2**31 - 1, counters=counters)
+        assert answer.status_code == 202, answer.text
+    devices = fleet.server.admin.get("/v1/devices", params={"after": "d2", "limit": 2}).json()["devices"]
+    assert [(device["device"], device["sequence"]) for device in devices] == [("d20", number), ("d21", number)]
+    assert status(fleet)["arms"]["holdback"]["requests"] == 2_000  # one report weighs a thousand at most
 
 
 def test_a_hostile_body_is_refused_whatever_it_holds(fleet: Fleet) -> None:

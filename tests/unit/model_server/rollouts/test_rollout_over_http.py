@@ -20,8 +20,8 @@ from tests.support.server import SteppedClock, make_bundle
 
 
 @pytest.fixture
-def fleet(published: Path, tmp_path: Path, clock: SteppedClock) -> Iterator[Fleet]:
-    with rollout_fleet.fleet(published, tmp_path, clock) as fleet:
+def fleet(published: Path, tmp_path: Path, clock: SteppedClock, database: str) -> Iterator[Fleet]:
+    with rollout_fleet.fleet(published, tmp_path, clock, database) as fleet:
         yield fleet
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +24,20 @@ from model_server.errors import (
 from model_server.telemetry.settings import TelemetrySettings
 from model_server.telemetry.store import decode_cells
 from model_server.telemetry.tables import DailyIdRow, OpenCohortRow, SumRow
+from tests.support.postgres import Cluster
 from tests.support.watch_fleet import WatchFleet, manifest, reports
 from tests.unit.model_server.telemetry.world import World
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    database = None if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    world = World(tmp_path, database=database)
+    yield world
+    world.engine.dispose()
+
+
+on_sqlite = pytest.mark.parametrize("world", ["sqlite"], indirect=True)
 
 
 def counted(world: World) -> int:
@@ -158,6 +166,7 @@ def test_a_day_closes_once_with_noise_and_forgets_the_exact_sums_and_ids(world: 
         assert np.mean(difference.astype(float) ** 2) == pytest.approx(row.variance, rel=0.3)
 
 
+@on_sqlite
 def test_nothing_of_an_exact_sum_or_an_id_is_left_in_the_files(world: World) -> None:
     batch = reports(WatchFleet(50, 1).day(), world.day)
     world.take(batch)
@@ -174,6 +183,7 @@ def test_nothing_of_an_exact_sum_or_an_id_is_left_in_the_files(world: World) -> 
     assert not any(needle in on_disk() for needle in needles)
 
 
+@on_sqlite
 def test_the_log_is_emptied_later_if_somebody_reads_while_a_day_closes(world: World) -> None:
     world.take(reports(WatchFleet(5, 1).day(), world.day))
     with reading(world.engine) as session:
@@ -188,6 +198,7 @@ def test_the_log_is_emptied_later_if_somebody_reads_while_a_day_closes(world: Wo
     assert exact[64:128] not in world.path.read_bytes() + log.read_bytes()
 
 
+@on_sqlite
 def test_the_log_is_emptied_by_the_next_start_after_a_crash_between(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,12 +207,37 @@ def test_the_log_is_emptied_by_the_next_start_after_a_crash_between(
         exact = session.execute(select(OpenCohortRow.sums)).scalar_one()
     world.turn()
     with monkeypatch.context() as patch:
-        patch.setattr("model_server.telemetry.service.empty_log", lambda engine: False)
+        patch.setattr("model_server.telemetry.service.erase_deleted", lambda engine: False)
         world.service.close_finished_days()
     log = world.path.with_name("telemetry.db-wal")
     assert exact[64:128] in world.path.read_bytes() + log.read_bytes()
     assert world.new_service().close_finished_days() == []
     assert exact[64:128] not in world.path.read_bytes() + log.read_bytes()
+
+
+def test_nothing_of_an_exact_sum_or_an_id_is_left_in_postgresqls_tables(
+    postgres: Cluster, postgres_database: str, tmp_path: Path
+) -> None:
+    world = World(tmp_path, database=postgres_database)
+    batch = reports(WatchFleet(50, 1).day(), world.day)
+    world.take(batch)
+    with reading(world.engine) as session:
+        exact = session.execute(select(OpenCohortRow.sums)).scalar_one()
+        path = session.execute(select(func.pg_relation_filepath("telemetry_ids"))).scalar_one()
+    needles = [exact[64:96], *(report[14:30] for report in batch)]
+    folder = (postgres.socket / "data" / path).parent
+
+    def on_disk() -> bytes:
+        postgres.execute("CHECKPOINT")
+        return b"".join(file.read_bytes() for file in folder.iterdir() if file.is_file())
+
+    before = on_disk()
+    assert all(needle in before for needle in needles[1:])  # a sum may be compressed
+    world.turn()
+    world.service.close_finished_days()
+    after = on_disk()
+    assert not any(needle in after for needle in needles)
+    world.engine.dispose()
 
 
 @pytest.mark.parametrize("why", ["the clock stepped back", "more late days were allowed"])
@@ -223,6 +259,7 @@ def test_a_day_that_was_released_never_opens_again(world: World, why: str) -> No
         assert len(session.execute(select(SumRow)).scalars().all()) == 1
 
 
+@on_sqlite
 def test_no_report_is_ever_written_to_disk(world: World) -> None:
     batch = reports(WatchFleet(50, 1).day(), world.day)
     world.take(batch)
@@ -269,6 +306,7 @@ def test_days_tell_noised_numbers_only_above_the_minimum_cohort(world: World) ->
     assert world.service.days("nobody")["closed"] == []
 
 
+@on_sqlite  # what is computed is the same on both
 class TestDrift:
     """2,000 devices through the whole service."""
 

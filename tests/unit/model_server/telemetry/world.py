@@ -1,4 +1,4 @@
-"""A telemetry service over a fresh SQLite file, on a calendar that the test turns."""
+"""A telemetry service over a fresh database, on a calendar that the test turns."""
 
 from __future__ import annotations
 
@@ -26,10 +26,19 @@ class World:
     """``today`` is what the service believes; releases 2 and 3 of ``exercise`` are published. A day is reported while
     it lasts and closes when it ends, unless the settings say otherwise."""
 
-    def __init__(self, folder: Path, settings: TelemetrySettings | None = None, *, seed: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: TelemetrySettings | None = None,
+        *,
+        seed: int = 1,
+        database: str | None = None,
+    ) -> None:
+        """``database`` is the address of one with the present schema; without it, a file is made in ``folder``."""
         self.path = folder / "telemetry.db"
-        self.engine = open_engine(f"sqlite:///{self.path}")
-        Base.metadata.create_all(self.engine)
+        self.engine = open_engine(database or f"sqlite:///{self.path}")
+        if database is None:
+            Base.metadata.create_all(self.engine)
         self.today = FIRST_DAY
         self.manifests: dict[tuple[str, int], Manifest] = {
             ("exercise", 2): manifest(),

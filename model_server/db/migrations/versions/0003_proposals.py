@@ -5,8 +5,8 @@ from alembic import op
 
 from model_server.db.base import UtcDateTime
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -128,4 +128,4 @@ def _fill(connection: sa.Connection, rows: dict[str, list[dict[str, object]]]) -
 
 
 def downgrade() -> None:
-    raise NotImplementedError("restore the backup that was made before the upgrade")
+    raise NotImplementedError("migrations go forward only: restore the backup from before the upgrade")

@@ -1,0 +1,52 @@
+"""Databases for the server's tests: SQLite, and a PostgreSQL that is started once for a process of the test run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model_server.db.base import open_engine
+from model_server.db.migrate import upgrade
+from tests.support.postgres import Cluster, NoPostgres, cluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """Without a PostgreSQL its tests are skipped; continuous integration must have one."""
+    try:
+        with cluster() as running:
+            yield running
+    except NoPostgres as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"this test needs a PostgreSQL: {error}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def postgres_database(postgres: Cluster) -> Iterator[str]:
+    """The address of a PostgreSQL database with the present schema and no rows."""
+    name = postgres.migrated()
+    yield postgres.address(name)
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sqlite") / "template.db"
+    engine = open_engine(f"sqlite:///{file}")
+    upgrade(engine)
+    engine.dispose()
+    return file
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database with the present schema and no rows, one of each kind that we support."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_database"))
+    file = shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "edgeship.db")
+    return f"sqlite:///{file}"
