@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from edge_runtime.device import Device
@@ -37,6 +39,15 @@ class DeviceClock:
 
     def boot(self) -> float:
         return self.server.monotonic()
+
+
+def client_at(clock: SteppedClock) -> httpx.Client:
+    """The server's Date is the machine's; in the drill it is the drill's."""
+
+    def dated(response: httpx.Response) -> None:
+        response.headers["Date"] = format_datetime(clock.now(), usegmt=True)
+
+    return httpx.Client(event_hooks={"response": [dated]})
 
 
 @dataclass
@@ -87,6 +98,7 @@ def drill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Drill]
             engines=("onnx",),
             try_out=Canary(),
             clock=DeviceClock(clock),
+            http=lambda: client_at(clock),
         )
         ceremony = Ceremony(settings, tmp_path / "people", capsys, clock)
         drill = Drill(server, settings, clock, store, updater, ceremony)

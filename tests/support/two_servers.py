@@ -120,6 +120,7 @@ def rollouts(engine: Engine) -> RolloutService:
         NoPublisher(),
         SystemClock(),
         lambda model, release: None,
+        lambda model, release: True,
         lambda: "salt",  # type: ignore[arg-type]
     )
 

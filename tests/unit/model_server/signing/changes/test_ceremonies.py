@@ -98,7 +98,7 @@ def test_people_rotate_their_keys(ceremony: Ceremony, settings: Settings, tmp_pa
     follow(settings, tmp_path)
     # The old key is worth nothing now, the new one signs.
     renewal = ceremony.propose("renew", "targets")
-    assert "KeyRejected" in ceremony.sign(renewal, ceremony.key("targets", "alice"), code=1)
+    assert "KeyWithoutRole" in ceremony.sign(renewal, ceremony.key("targets", "alice"), code=1)
     ceremony.sign(renewal, ceremony.folder / "alice-2" / "targets-alice.pem")
     ceremony.sign(renewal, ceremony.key("targets", "bob"))
     ceremony.publish(renewal)
