@@ -21,10 +21,16 @@ from tests.support.server import PASSPHRASE, Running, key_file, make_bundle, mak
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database: str) -> Settings:
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     settings = make_folder(tmp_path / "server")
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return settings
+    database = request.getfixturevalue("postgres_database")
     copy_rows(settings.database_url, database)
     return replace(settings, database=database)
+
+
+on_both = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -53,6 +59,7 @@ def test_before_publishing_devices_see_nothing_of_it(server: Running, settings: 
     assert download(server, settings, tmp_path / "client", "models/exercise/1/manifest.json") is None
 
 
+@on_both
 def test_releases_follow_each_other_and_old_ones_stay(server: Running, settings: Settings, tmp_path: Path) -> None:
     for release in (1, 2, 7):
         bundle = make_bundle(tmp_path / f"{release}.bundle", release, data=b"model %d" % release)
@@ -63,6 +70,7 @@ def test_releases_follow_each_other_and_old_ones_stay(server: Running, settings:
     assert [r["release"] for r in server.admin.get("/v1/releases/exercise").json()["releases"]] == [1, 2, 7]
 
 
+@on_both
 def test_publishing_twice_is_fine_and_changes_nothing(server: Running, settings: Settings, tmp_path: Path) -> None:
     publish(server, settings, make_bundle(tmp_path / "1.bundle", 1))
     before = server.services.repository.timestamp().signed.version
@@ -70,6 +78,7 @@ def test_publishing_twice_is_fine_and_changes_nothing(server: Running, settings:
     assert server.services.repository.timestamp().signed.version == before
 
 
+@on_both
 def test_the_answers_say_who_has_signed_and_how_many_are_missing(
     server: Running, settings: Settings, tmp_path: Path
 ) -> None:
@@ -88,6 +97,7 @@ def test_a_number_that_is_not_newer_is_refused(server: Running, settings: Settin
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:edgeship:problem:ReleaseNotNewer")
 
 
+@on_both
 def test_one_release_of_a_model_waits_at_a_time_and_can_be_withdrawn(
     server: Running, settings: Settings, tmp_path: Path
 ) -> None:

@@ -167,7 +167,7 @@ def test_text_that_a_database_cannot_keep_does_no_harm(fleet: Fleet) -> None:
     rollout = start(fleet, predicate={"not": {"eq": ["os", "\0"]}})["rollout"]
     outcomes = [{"outcome": "Installed", "release": 2, "detail": "\0"}]
     answer = fleet.server.report(
-        "d1", next(sequences), rollout=rollout, running=2, attributes={"mood\0": "\0é\ud83d\ude00"}, outcomes=outcomes
+        "d1", next(sequences), rollout=rollout, running=2, attributes={"mood\0": "\0é\U0001f600"}, outcomes=outcomes
     )
     assert answer.status_code == 202, answer.text
     get = fleet.server.admin.get

@@ -20,9 +20,14 @@ from tests.support.server import SteppedClock, make_bundle
 
 
 @pytest.fixture
-def fleet(published: Path, tmp_path: Path, clock: SteppedClock, database: str) -> Iterator[Fleet]:
+def fleet(request: pytest.FixtureRequest, published: Path, tmp_path: Path, clock: SteppedClock) -> Iterator[Fleet]:
+    on_sqlite = getattr(request, "param", "sqlite") == "sqlite"
+    database = None if on_sqlite else request.getfixturevalue("postgres_database")
     with rollout_fleet.fleet(published, tmp_path, clock, database) as fleet:
         yield fleet
+
+
+on_both = pytest.mark.parametrize("fleet", ["sqlite", "postgresql"], indirect=True)
 
 
 def test_a_healthy_rollout_grows_by_itself_to_completion(fleet: Fleet) -> None:
@@ -69,6 +74,7 @@ def test_a_candidate_that_errs_is_rolled_back_by_itself_and_every_device_returns
     assert shown["settled"] is not None
 
 
+@on_both
 def test_a_breach_is_acted_on_as_soon_as_reports_tell_of_it(fleet: Fleet) -> None:
     """No tick and no call: the report itself wakes the controller."""
     import time
@@ -302,6 +308,7 @@ def test_a_decision_survives_a_crash_before_its_plan_was_published(
     assert plan.state is State.HALTED
 
 
+@on_both
 def test_every_decision_is_in_the_audit_log(fleet: Fleet) -> None:
     fleet.check_in()
     start(fleet)
