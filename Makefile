@@ -50,9 +50,10 @@ format: setup  ## let ruff rewrite the code
 bench: setup  ## the benchmarks that exist; BENCH=name for one
 	@$(BIN)/python -m bench $(or $(BENCH),all)
 
-bench-setup: setup  ## helper environments (PyTorch, onnx2tf) and the real models that benches and test-long use
+bench-setup: setup  ## helper environments (PyTorch, onnx2tf), peers, and the real models that benches and test-long use
 	@$(BIN)/python -m converters.environments
 	@$(BIN)/python -m bench.real_models
+	@$(BIN)/python -m bench.peers_delta.tools
 
 lock: $(UV)  ## resolve the dependencies again and rewrite the lock files
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

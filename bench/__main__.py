@@ -17,7 +17,12 @@ from typing import Any
 # A bench is a module whose `run` takes `quick` and returns metrics, rows, and raw samples. Imported when it is run:
 # they load different frameworks.
 Bench = Callable[[bool], tuple[dict[str, Any], list[dict[str, Any]], dict[str, list[float]]]]
-BENCHES = {"overhead": "bench.overhead", "quantize": "bench.quantize", "distill": "bench.distillation"}
+BENCHES = {
+    "overhead": "bench.overhead",
+    "quantize": "bench.quantize",
+    "distill": "bench.distillation",
+    "delta": "bench.delta",
+}
 MODULES = {"tensorflow-cpu": "tensorflow"}
 OUT = Path("out/bench")
 PAGE = Path("docs/benchmarks.md")
@@ -25,7 +30,7 @@ PAGE = Path("docs/benchmarks.md")
 
 def environment() -> dict[str, Any]:
     """The machine and the versions that a number belongs to."""
-    packages = ("numpy", "onnxruntime", "ai-edge-litert", "tensorflow-cpu", "coremltools", "tuf", "httpx")
+    packages = ("numpy", "onnxruntime", "ai-edge-litert", "tensorflow-cpu", "coremltools", "tuf", "httpx", "zstandard")
     return {
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
