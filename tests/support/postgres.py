@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pwd
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -178,7 +180,12 @@ def _postmaster(binaries: Path, folder: Path, as_user: dict[str, object]) -> Ite
     options = [f"--{name}={value}" for name, value in {**OPTIONS, "unix_socket_directories": folder}.items()]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(  # type: ignore[call-overload]
-            [binaries / "postgres", "-D", folder / "data", *options], cwd=folder, stdout=log, stderr=log, **as_user
+            [binaries / "postgres", "-D", folder / "data", *options],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_end_with_us,
+            **as_user,
         )
     try:
         deadline = time.monotonic() + START_S
@@ -190,6 +197,12 @@ def _postmaster(binaries: Path, folder: Path, as_user: dict[str, object]) -> Ite
     finally:
         process.send_signal(signal.SIGINT)  # ends its sessions, and itself
         process.wait(30)
+
+
+def _end_with_us() -> None:
+    """Ask Linux to stop the server when this process ends, however it does: a test run may be interrupted or killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 def _accepts(folder: Path) -> bool:
