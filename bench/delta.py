@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.peers_delta.files import CASES, QUICK, pairs
 from bench.peers_delta.measuring import measure
-from bench.peers_delta.scoring import DeltaRow, Measured, metrics, ratio_to_best_peer
+from bench.peers_delta.scoring import MB, DeltaRow, Measured, metrics, ratio_to_best_peer
 from bench.peers_delta.tools import OURS, PEERS, ToolFailed, install
 from bench.real_models.folder import read_info
 
@@ -59,7 +59,7 @@ def _say(started: float, text: str) -> None:
 
 
 def _show(rows: Sequence[DeltaRow]) -> None:
-    """Two tables: bytes, then what they cost."""
+    """Four tables: bytes, then what they cost."""
     names = list(rows[0].peers)
     _table(
         f"{rows[0].model}: bytes",
@@ -75,25 +75,22 @@ def _show(rows: Sequence[DeltaRow]) -> None:
             for row in rows
         ],
     )
-    parts: tuple[tuple[str, Callable[[Measured], str]], ...] = (
-        ("make s", lambda tool: _number(tool.make_s, ".1f")),
-        ("apply ms", lambda tool: _number(tool.apply_ms, ".1f")),
-        ("peak MB", lambda tool: _number(None if tool.peak_bytes is None else tool.peak_bytes / 1e6, ".1f")),
+    costs: tuple[tuple[str, Callable[[Measured], str], str, Callable[[DeltaRow], str]], ...] = (
+        ("seconds to make", lambda tool: _number(tool.make_s, ".1f"), "", lambda row: ""),
+        ("ms to apply", lambda tool: _number(tool.apply_ms, ".1f"), "A/A", lambda row: _number(row.aa_ratio, ".3f")),
+        (
+            "MB of memory to apply",
+            lambda tool: _number(None if tool.peak_bytes is None else tool.peak_bytes / MB, ".1f"),
+            "ours, beyond both files",
+            lambda row: _number(row.extra_mb, ".1f"),
+        ),
     )
-    headings = [f"{what}\n{name}" for what, _ in parts for name in ("ours", *names)]
-    _table(
-        f"{rows[0].model}: time and memory",
-        ("", *headings, "A/A", "extra MB"),
-        [
-            (
-                _name(row),
-                *(form(tool) for _, form in parts for tool in (row.ours, *row.peers.values())),
-                _number(row.aa_ratio, ".3f"),
-                _number(row.extra_mb, ".1f"),
-            )
-            for row in rows
-        ],
-    )
+    for what, form, last, end in costs:
+        _table(
+            f"{rows[0].model}: {what}",
+            ("", "ours", *names, last),
+            [(_name(row), *(form(tool) for tool in (row.ours, *row.peers.values())), end(row)) for row in rows],
+        )
     for row in rows:
         for name, peer in row.peers.items():
             if peer.reason:
@@ -116,7 +113,7 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
         table.add_row(*each)
     console = Console()
     # A file or a pipe says 80 columns, which would cut the numbers off.
-    console = console if console.is_terminal else Console(width=160)
+    console = console if console.is_terminal else Console(width=120)
     console.print(table)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ALIKE_BYTES", "DeltaRow", "Measured", "best_peer", "metrics", "ratio_to_best_peer"]
+__all__ = ["ALIKE_BYTES", "MB", "DeltaRow", "Measured", "best_peer", "metrics", "ratio_to_best_peer"]
 
 ALIKE_BYTES = 1024  # a difference that no download shows
 FIVE_MB = (4_000_000, 6_000_000)  # bytes of a file that `apply_ms_5mb` is about
