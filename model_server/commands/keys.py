@@ -110,12 +110,9 @@ def _edit(args: argparse.Namespace, editor: Editor, settings: Settings) -> None:
         case "rotate-online":
             private = Ed25519PrivateKey.generate()
             key = online_signer(private, args.use).public_key
-            save_key(
-                online_key_file(settings.keys_dir, args.use, key.keyid),
-                private,
-                read_passphrase(settings.online_passphrase),
-            )
             editor.rotate_online(args.use, key)
+            secret = read_passphrase(settings.online_passphrase)
+            save_key(online_key_file(settings.keys_dir, args.use, key.keyid), private, secret)
 
 
 def _holdings(path: Path, roles: Sequence[str] | None) -> list[Holding]:

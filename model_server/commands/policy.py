@@ -77,6 +77,7 @@ def _sign(
         passphrase=passphrase(args.passphrase_file),
         root=read_root(args),
         trust=args.trust or args.key.with_suffix(".trust"),
+        accept_expired=args.accept_expired,
         confirm=reviewed,
     )
     console.print(f"signed by {signed.person}")

@@ -121,6 +121,7 @@ def _sign(
         bundle=args.bundle,
         root=read_root(args),
         trust=args.trust or args.key.with_suffix(".trust"),
+        accept_expired=args.accept_expired,
         confirm=reviewed,
     )
     console.print(f"signed by {signed.person}")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from model_server.cli import main
+from model_server.errors import ReviewFailed
 from tests.support.server import PASSPHRASE, make_bundle, make_folder
 
 Run = Callable[..., dict[str, Any]]
@@ -102,6 +103,40 @@ def test_the_whole_way_from_an_empty_folder_to_a_rollout(run: Run, tmp_path: Pat
         for action, state in (("halt", "halted"), ("rollback", "rolled_back"), ("disable", "disabled")):
             assert run("rollout", action, "exercise", *to)["plan"]["state"] == state
         assert run("status", *to)["models"]["exercise"][0]["release"] == 1
+        proposed = run("release", "revoke", "exercise", 1, "--reason", "wrong labels", *to)
+        assert (proposed["revoked"], proposed["pending"]["revoked"]) == ([], [1])
+        for person in ("alice", "bob"):
+            key = folder / "keys" / f"releases-{person}.pem"
+            sign = ("release", "sign", "exercise", "policy", "--key", key, "--passphrase-file", passphrase)
+            assert "--yes" in run(*sign, *to, code=1)["error"]
+            assert run(*sign, "--yes", *to)["review"]["revoked"] == [1]
+        assert run("release", "publish", "exercise", "policy", *to)["revoked"] == [1]
+        assert run("release", "show", "exercise", "policy", *to)["pending"] is None
+        run("release", "renew", "exercise", *to)
+        assert run("release", "withdraw", "exercise", "policy", *to)["state"] == "withdrawn"
+        assert "7 is not published" in run("release", "revoke", "exercise", 7, *to, code=1)["error"]
+
+
+@pytest.mark.parametrize(
+    ("release", "function"),
+    [("policy", "model_server.commands.policy.sign_policy"), ("1", "model_server.commands.remote.sign_release")],
+)
+def test_what_has_expired_is_signed_again_if_that_is_said(
+    run: Run, tmp_path: Path, passphrase: Path, monkeypatch: pytest.MonkeyPatch, release: str, function: str
+) -> None:
+    asked: list[bool] = []
+
+    def sign(*args: object, accept_expired: bool, **_: object) -> None:
+        asked.append(accept_expired)
+        raise ReviewFailed("enough")
+
+    monkeypatch.setattr(function, sign)
+    (tmp_path / "root.json").write_bytes(b"{}")
+    to = ("--server", "http://127.0.0.1:9", "--api-key", "k", "--passphrase-file", passphrase)
+    more = () if release == "policy" else ("--bundle", tmp_path / "b")
+    for option in ((), ("--accept-expired",)):
+        run("release", "sign", "exercise", release, "--key", tmp_path / "k.pem", *more, *option, *to, code=1)
+    assert asked == [False, True]
 
 
 def test_keys_list_names_the_people_and_delegate_adds_a_model(run: Run, tmp_path: Path, passphrase: Path) -> None:
