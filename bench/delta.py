@@ -59,11 +59,11 @@ def _say(started: float, text: str) -> None:
 
 
 def _show(rows: Sequence[DeltaRow]) -> None:
-    """Four tables: bytes, then what they cost."""
+    """Four tables: sizes, then what they cost."""
     names = list(rows[0].peers)
     _table(
-        f"{rows[0].model}: bytes",
-        ("", "full", "zstd -19", "ours", *names, "ratio"),
+        f"{rows[0].model}: patch, of the file",
+        ("", "bytes", "zstd -19", "ours", *names, "ratio"),
         [
             (
                 _name(row),
@@ -118,7 +118,7 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _share(size: int | None, row: DeltaRow) -> str:
-    return "–" if size is None else f"{size:,} {size / row.new_bytes:4.0%}"
+    return _number(None if size is None else size / row.new_bytes, ".1%")
 
 
 def _number(value: float | None, form: str) -> str:
