@@ -21,6 +21,7 @@ from model_server.signing.roles import (
     check_keys,
     delegated_models,
     person_of,
+    public_value,
     releases_delegation,
     releases_role,
     rollouts_delegation,
@@ -54,6 +55,7 @@ def judge(before: State, change: Mapping[str, Offline], now: datetime) -> Change
     targets = change[Targets.type].signed if Targets.type in change else before.targets.signed
     if not isinstance(root, Root) or not isinstance(targets, Targets):
         raise ReviewFailed("the change holds metadata of another type than its name says")
+    _check_public_keys(root, targets)
     if Root.type in change:
         lines += _root(before.root.signed, root, now)
     if Targets.type in change:
@@ -64,6 +66,18 @@ def judge(before: State, change: Mapping[str, Offline], now: datetime) -> Change
                 raise ReviewFailed(f"{role} is not targets metadata")
             lines += _releases(role, before.role(role), metadata.signed, targets, now)
     return ChangeReview(lines=tuple(lines), roles={role: each.signed.expires for role, each in change.items()})
+
+
+def _check_public_keys(root: Root, targets: Targets) -> None:
+    """Within a role `check_keys` sees twins; across roles one would let the server, or one person, pass for another."""
+    known: dict[str, Key] = {}
+    for key in (*root.keys.values(), *(targets.delegations.keys.values() if targets.delegations else ())):
+        other = known.setdefault(public_value(key), key)
+        if other != key:
+            raise ReviewFailed(
+                f"{_owner(other)} (key {other.keyid[:12]}) and {_owner(key)} (key {key.keyid[:12]}) would have "
+                "the same public key"
+            )
 
 
 def _root(before: Root, after: Root, now: datetime) -> list[str]:

@@ -87,6 +87,18 @@ def test_a_key_that_leaves_takes_no_signature_along(ceremony: Ceremony, settings
     follow(settings, tmp_path)
 
 
+def test_a_change_from_which_the_second_signing_was_taken_out_is_not_published(ceremony: Ceremony) -> None:
+    renewal = ceremony.propose("renew", "releases-exercise")
+    ceremony.signed_by(renewal, ["alice", "bob"], "releases")
+    ceremony.publish(renewal)
+    change = ceremony.propose("remove", "alice", "--role", "releases", "--model", "exercise")
+    document = json.loads(change.read_text())
+    del document["metadata"]["releases-exercise"]
+    change.write_text(json.dumps(document))
+    ceremony.signed_by(change, ["bob", "carol"], "targets")
+    assert "releases-exercise would be signed by bob only" in ceremony.publish(change, code=1)
+
+
 def test_people_rotate_their_keys(ceremony: Ceremony, settings: Settings, tmp_path: Path) -> None:
     follow(settings, tmp_path)
     public = ceremony.new("alice", "root", "targets", "releases", folder="alice-2")

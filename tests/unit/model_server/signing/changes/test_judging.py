@@ -318,6 +318,30 @@ def test_a_change_of_keys_never_changes_releases(damage: Callable[[dict[str, Off
         judge(BEFORE, made, NOW)
 
 
+def twin_of_the_server(made: dict[str, Offline]) -> None:
+    """A release manager who is the server."""
+    key = same_key(ONLINE["timestamp"].public_key, "e" * 64, "mallory")  # type: ignore[arg-type]
+    _targets(made).add_key(key, "releases-m")
+
+
+def twin_of_a_root_key(made: dict[str, Offline]) -> None:
+    key = same_key(ROOT[0].public_key, "e" * 64, "mallory")  # type: ignore[arg-type]
+    _targets(made).add_key(key, "releases-m")
+
+
+def the_same_key_under_another_owner(made: dict[str, Offline]) -> None:
+    key = same_key(ROOT[0].public_key, ROOT[0].public_key.keyid, "mallory")  # type: ignore[arg-type]
+    _targets(made).add_key(key, "releases-m")
+
+
+@pytest.mark.parametrize("damage", [twin_of_the_server, twin_of_a_root_key, the_same_key_under_another_owner])
+def test_one_public_key_is_one_owner_in_all_roles_together(damage: Callable[[dict[str, Offline]], None]) -> None:
+    made = change(add_dave)
+    damage(made)
+    with pytest.raises(ReviewFailed, match="the same public key"):
+        judge(BEFORE, made, NOW)
+
+
 def test_roles_under_false_names_are_refused() -> None:
     made = change(renew)
     with pytest.raises(ReviewFailed, match="no role of a model"):
