@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,7 +49,9 @@ from model_server.services import Services, open_services
 from model_server.settings import Settings
 from model_server.signing.alerts import list_alerts
 from model_server.signing.health import role_health
+from model_server.signing.repository import METADATA, TARGETS
 from model_server.signing.static import MetadataFiles, TargetFiles
+from model_server.storage.protocol import Storage
 from model_server.telemetry.api import telemetry_router
 from model_server.web import Authorize, add_problems, caller
 
@@ -136,12 +139,21 @@ def create_app(
     app.add_middleware(
         Dispatch,
         apps={
-            "/metadata": MetadataFiles(services.repository.metadata),
-            "/targets": TargetFiles(services.repository.targets),
+            **_static_files(services.repository.storage, settings.mirror_dir),
             "/v2": inference,
         },
     )
     return app
+
+
+def _static_files(storage: Storage, mirror: Path) -> Mapping[str, ASGIApp]:
+    metadata, targets = storage.path(METADATA), storage.path(TARGETS)
+    if metadata is None or targets is None:
+        from model_server.signing.static_objects import MirroredMetadata, StoredTargets
+
+        files = MirroredMetadata(storage, mirror, MetadataFiles(mirror))
+        return {"/metadata": files, "/targets": StoredTargets(storage)}
+    return {"/metadata": MetadataFiles(metadata), "/targets": TargetFiles(targets)}
 
 
 def _policy_published(services: Services, model: str) -> None:

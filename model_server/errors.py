@@ -6,7 +6,9 @@ EdgeshipError
     ├── SettingsError             settings.toml, or an option, that cannot work; nothing was started
     ├── AuditBroken               an entry of the audit log is not the one that was written
     ├── StorageFull               the disk of the server is full; nothing was changed
-    ├── StorageUnavailable        the database does not answer now; nothing was changed
+    ├── StorageUnavailable        the database or the storage does not answer now; nothing was changed
+    │   └── LeaseLost             another server may be publishing; what is not published yet will be
+    ├── NotStored                 the storage has no such object
     ├── RequestError              what a caller sent
     │   ├── MalformedRequest      a body or parameter that breaks the protocol
     │   ├── BodyTooLarge          a cap on the body was passed
@@ -61,10 +63,12 @@ __all__ = [
     "InvalidRollout",
     "KeyRejected",
     "KeyWithoutRole",
+    "LeaseLost",
     "MalformedRequest",
     "MethodRefused",
     "ModelUnavailable",
     "NotFound",
+    "NotStored",
     "QueueFull",
     "ReleaseConflict",
     "ReleaseError",
@@ -113,7 +117,15 @@ class StorageFull(ServerError):
 
 
 class StorageUnavailable(ServerError):
-    """The database does not answer now; nothing was changed. Ask again later."""
+    """The database or the storage does not answer now; nothing was changed. Ask again later."""
+
+
+class LeaseLost(StorageUnavailable):
+    """Another server may be publishing. What was decided and is not published yet will be, by whoever comes next."""
+
+
+class NotStored(ServerError):
+    """The storage has no such object."""
 
 
 class RequestError(ServerError):

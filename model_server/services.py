@@ -15,6 +15,7 @@ from typing import BinaryIO
 from sqlalchemy import Engine
 
 from model_server.clock import Clock, SystemClock
+from model_server.db.base import open_engine
 from model_server.db.credentials import Credentials
 from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
@@ -26,11 +27,13 @@ from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
 from model_server.settings import Settings
 from model_server.signing.alerts import watch_expiry
+from model_server.signing.lease import lease_of
 from model_server.signing.publisher import Publisher, open_online_signers
 from model_server.signing.repository import Repository
+from model_server.storage.opening import open_storage
 from model_server.telemetry.service import TelemetryService
 
-__all__ = ["Services", "open_publisher", "open_services"]
+__all__ = ["Services", "open_publisher", "open_repository", "open_services"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +53,15 @@ class Services:
     controller: Controller
 
 
-def open_publisher(settings: Settings, clock: Clock) -> Publisher:
-    """Open the repository and the online keys. Raises KeyRejected, RepositoryDamaged."""
-    repository = Repository(settings.repository_dir)
+def open_repository(settings: Settings, engine: Engine) -> Repository:
+    """Raises: SettingsError, StorageUnavailable."""
+    storage = open_storage(settings.directory, settings.objects, settings.object_options)
+    return Repository(storage, lease_of(engine, settings.directory))
+
+
+def open_publisher(settings: Settings, clock: Clock, engine: Engine | None = None) -> Publisher:
+    """Open the repository and the online keys. Raises SettingsError, KeyRejected, RepositoryDamaged."""
+    repository = open_repository(settings, engine or open_engine(settings.database_url))
     open_signers = partial(open_online_signers, settings.keys_dir, settings.online_passphrase)
     return Publisher(repository, open_signers, clock, settings.expiry)
 
@@ -74,7 +83,7 @@ def open_services(
 
 
 def _claim(directory: Path) -> BinaryIO:
-    """Two servers would sign the same versions, judge the same rollouts and remove each other's uploads."""
+    """Two servers in one folder would remove each other's uploads. Two of one installation have a folder each."""
     file = (directory / ".server.lock").open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,14 +94,14 @@ def _claim(directory: Path) -> BinaryIO:
 
 
 def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] | None, claim: BinaryIO) -> Services:
-    publisher = open_publisher(settings, clock)
     engine = open_database(settings.database_url)
+    publisher = open_publisher(settings, clock, engine)
     settings.spool_dir.mkdir(exist_ok=True)
     settings.cloud_models.mkdir(exist_ok=True)
     for left_over in settings.spool_dir.glob("*.bundle"):
         left_over.unlink()
     deltas = DeltaLimits(releases=settings.delta_releases)
-    releases = ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry, deltas)
+    releases = ReleaseService(engine, publisher, Blobs(publisher.repository.storage), clock, settings.expiry, deltas)
     policies = PolicyService(engine, publisher, clock, settings.expiry)
     releases.reconcile()
     policies.reconcile()

@@ -20,7 +20,7 @@ from model_server.signing.roles import Expiry
 from model_server.telemetry.drift import DriftSettings
 from model_server.telemetry.settings import TelemetrySettings
 
-__all__ = ["SETTINGS_FILE", "Settings", "load_settings", "settings_text"]
+__all__ = ["SETTINGS_FILE", "Place", "Settings", "load_settings", "settings_text"]
 
 SETTINGS_FILE = "settings.toml"
 MAX_SETTINGS_BYTES = 65_536
@@ -30,12 +30,27 @@ MAX_DELTA_RELEASES = MAX_DELTAS // MAX_ARTIFACTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a server keeps what it must not lose. ``database`` is a file or a URL; ``objects``, for published files and
+    blobs, a folder or the URL of an object store, which ``endpoint`` and ``region`` may place elsewhere than at AWS."""
+
+    database: str = "edgeship.db"
+    objects: str = "."
+    endpoint: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``directory`` is the server's folder; relative paths in the file are inside it. ``database`` is a file or a
-    URL. ``models_dir`` holds the cloud models, ``<name>/<version>/model.onnx``."""
+    URL; the ``objects`` are those of `Place`. ``models_dir`` holds the cloud models,
+    ``<name>/<version>/model.onnx``."""
 
     directory: Path
-    database: str = "edgeship.db"
+    database: str = Place().database
+    objects: str = Place().objects
+    objects_endpoint: str = Place().endpoint
+    objects_region: str = Place().region
     keys: Path = Path("keys")
     passphrase_file: Path = Path("keys/online.passphrase")
     models_dir: Path = Path("models")
@@ -54,12 +69,15 @@ class Settings:
         return URL.create("sqlite", database=str(self.directory / self.database)).render_as_string()
 
     @property
-    def repository_dir(self) -> Path:
-        return self.directory / "repository"
+    def object_options(self) -> dict[str, str]:
+        """What an object store is opened with."""
+        options = {"endpoint": self.objects_endpoint, "region": self.objects_region}
+        return {key: value for key, value in options.items() if value}
 
     @property
-    def blobs_dir(self) -> Path:
-        return self.directory / "blobs"
+    def mirror_dir(self) -> Path:
+        """Metadata out of an object store, as it was asked for."""
+        return self.directory / "mirror"
 
     @property
     def spool_dir(self) -> Path:
@@ -80,7 +98,12 @@ class Settings:
 
 # section → key → (field, type as written in the file)
 _KEYS: dict[str, dict[str, tuple[str, type]]] = {
-    "storage": {"database": ("database", str)},
+    "storage": {
+        "database": ("database", str),
+        "objects": ("objects", str),
+        "objects_endpoint": ("objects_endpoint", str),
+        "objects_region": ("objects_region", str),
+    },
     "signing": {"keys": ("keys", str), "passphrase_file": ("passphrase_file", str)},
     "inference": {"models_dir": ("models_dir", str)},
     "releases": {"max_bundle_bytes": ("max_bundle_bytes", int), "delta_releases": ("delta_releases", int)},
@@ -112,13 +135,17 @@ def load_settings(directory: Path) -> Settings:
     return _settings(directory, path, document)
 
 
-def settings_text(database: str | None = None) -> str:
+def settings_text(place: Place | None = None) -> str:
     """The file that `init` writes: every setting with its default, but for what is given."""
+    place = place or Place()
     own, telemetry, drift = Settings(directory=Path()), TelemetrySettings(), DriftSettings()
     return f"""\
 # Settings of an Edgeship server. Relative paths are inside this folder. An unknown key is an error.
 [storage]
-database = {json.dumps(database or own.database)}            # a file, or postgresql://user@host/name
+database = {json.dumps(place.database)}            # a file, or postgresql://user@host/name
+objects = {json.dumps(place.objects)}                      # repository/ and blobs/: a folder, or s3://bucket/prefix
+objects_endpoint = {json.dumps(place.endpoint)}              # of a store that is not AWS, as in https://s3.example
+objects_region = {json.dumps(place.region)}
 
 [signing]
 keys = "{own.keys}"                      # holds online-rollouts.pem, online-snapshot.pem, online-timestamp.pem

@@ -6,19 +6,20 @@ import json
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from model_server.clock import Clock
-from model_server.db.base import writing
+from model_server.db.base import open_engine, writing
 from model_server.db.credentials import Kind, add_credential, has_credentials
 from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
-from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text
+from model_server.files import write_atomic
+from model_server.services import open_repository
+from model_server.settings import SETTINGS_FILE, Place, load_settings, settings_text
 from model_server.signing.ceremony import create_repository, make_keys
 from model_server.signing.keys import read_passphrase
-from model_server.signing.repository import Repository, write_atomic
+from model_server.signing.repository import METADATA
 from model_server.signing.roles import delegated_models, person_of, releases_role, rollouts_role
 
 __all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "init", "list_keys"]
@@ -33,23 +34,23 @@ def init(
     people: Sequence[str],
     passphrase: bytes,
     clock: Clock,
-    database: str | None = None,
+    place: Place | None = None,
 ) -> dict[str, object]:
-    """Make a server's folder: settings, keys, the first metadata, an API key and a fleet token; and the database, a
-    file in the folder unless ``database`` is the address of an empty one.
+    """Make a server's folder: settings, keys, the first metadata, an API key and a fleet token; the database and the
+    repository, in the folder unless ``place`` names other ones, which must be empty.
 
-    The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database is not
-    empty or cannot be used; InvalidName.
+    The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database or the
+    storage is not empty or cannot be used; InvalidName.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
-    place = directory.resolve()  # "." has no name and no place beside it
-    place.parent.mkdir(parents=True, exist_ok=True)
-    building = place.parent / f".{place.name}.{secrets.token_hex(4)}.init"
+    final = directory.resolve()  # "." has no name and no place beside it
+    final.parent.mkdir(parents=True, exist_ok=True)
+    building = final.parent / f".{final.name}.{secrets.token_hex(4)}.init"
     building.mkdir(mode=0o700)
     try:
-        tokens = _fill(building, models, people, passphrase, clock.now(), database)
-        _move(building, place)
+        tokens = _fill(building, models, people, passphrase, clock.now(), place or Place())
+        _move(building, final)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -79,7 +80,7 @@ def _move(building: Path, place: Path) -> None:
 def list_keys(directory: Path) -> dict[str, object]:
     """Who may sign what: every role with its threshold, its keys and their owners."""
     settings = load_settings(directory)
-    repository = Repository(settings.repository_dir)
+    repository = open_repository(settings, open_engine(settings.database_url))
     root, targets = repository.root().signed, repository.top_level_targets().signed
     roles: list[dict[str, object]] = []
     for name, role in root.roles.items():
@@ -96,36 +97,32 @@ def list_keys(directory: Path) -> dict[str, object]:
 
 
 def _fill(
-    directory: Path,
-    models: Sequence[str],
-    people: Sequence[str],
-    passphrase: bytes,
-    now: datetime,
-    database: str | None,
+    directory: Path, models: Sequence[str], people: Sequence[str], passphrase: bytes, now: datetime, place: Place
 ) -> dict[str, str]:
-    settings = Settings(directory=directory)
-    if database is not None:
-        settings = replace(settings, database=database)
-    (directory / SETTINGS_FILE).write_text(settings_text(database))
+    (directory / SETTINGS_FILE).write_text(settings_text(place))
+    settings = load_settings(directory)
     settings.keys_dir.mkdir(mode=0o700)
     # Only the server reads it, so it is random, and another than the people's.
     write_atomic(settings.online_passphrase, (secrets.token_urlsafe(32) + "\n").encode(), 0o600)
     keys = make_keys(settings.keys_dir, people, passphrase, read_passphrase(settings.online_passphrase))
-    root = create_repository(Repository(settings.repository_dir), keys, models, now, settings.expiry)
-    (directory / ROOT_FILE).write_bytes(root)
-    (settings.keys_dir / ROOT_FILE).write_bytes(root)  # each manager takes it along with their key
     settings.cloud_models.mkdir()
     engine = open_database(settings.database_url)
+    repository = open_repository(settings, engine)
     with writing(engine) as session:
         if has_credentials(session):
             raise SettingsError("the database is that of a server already: name an empty one")
+        if any(repository.storage.names(METADATA)):
+            raise SettingsError(f"the storage {settings.objects} holds a repository already: name an empty place")
         tokens = {
             "admin_api_key": add_credential(session, Kind.ADMIN, "admin", now),
             "fleet_token": add_credential(session, Kind.FLEET, "fleet", now),
         }
         write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)
+        root = create_repository(repository, keys, models, now, settings.expiry)
     engine.dispose()
-    if database is None:
+    (directory / ROOT_FILE).write_bytes(root)
+    (settings.keys_dir / ROOT_FILE).write_bytes(root)  # each manager takes it along with their key
+    if settings.database == Place().database:
         (directory / settings.database).chmod(0o600)
     return tokens
 

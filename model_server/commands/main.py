@@ -60,6 +60,7 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
 def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
     from model_server.commands.local import init, list_keys
     from model_server.commands.show import show_keys
+    from model_server.settings import Place
 
     if args.run == "init":
         answer = init(
@@ -68,7 +69,12 @@ def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
             args.person,
             _passphrase(args.passphrase_file, new=True),
             SystemClock(),
-            args.database,
+            Place(
+                database=args.database or Place().database,
+                objects=args.objects or Place().objects,
+                endpoint=args.objects_endpoint,
+                region=args.objects_region,
+            ),
         )
         console.print(
             f"{args.directory} is ready. Devices trust {answer['root']}. The API key and the fleet token are in "

@@ -73,6 +73,13 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument(
         "--database", metavar="URL", help="an empty PostgreSQL database, postgresql://user@host/name; default: SQLite"
     )
+    init.add_argument(
+        "--objects",
+        metavar="PLACE",
+        help="for published files and blobs: a shared folder, or s3://bucket/prefix; default: DIR",
+    )
+    init.add_argument("--objects-endpoint", metavar="URL", default="", help="of an object store that is not AWS")
+    init.add_argument("--objects-region", metavar="NAME", default="")
     init.set_defaults(run="init")
 
     serve = commands.add_parser("serve", help="serve a folder that init made")

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from model_server.errors import SettingsError
-from model_server.signing.repository import write_atomic
+from model_server.files import write_atomic
 
 __all__ = ["serve"]
 

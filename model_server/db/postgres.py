@@ -67,16 +67,17 @@ def database_address(address: str) -> URL:
     return url.set(drivername=_DRIVER)
 
 
-def begin_writing(session: Session | Connection, locks: Sequence[Lock], *, relaxed: bool) -> None:
+def begin_writing(session: Session | Connection, locks: Sequence[Lock], *, relaxed: bool, tables: bool = True) -> None:
     """The first statement of a transaction that writes: one round trip, whatever it asks for. Its isolation level must
-    be READ COMMITTED, so that each later statement sees what was committed before the locks were had."""
+    be READ COMMITTED, so that each later statement sees what was committed before the locks were had. Without
+    ``tables`` it only holds its locks, and keeps away nobody who names none of them."""
     asked = [
         "set_config('lock_timeout', :wait, true)",
         "set_config('idle_in_transaction_session_timeout', :silent, true)",
     ]
     if relaxed:
         asked.append("set_config('synchronous_commit', 'off', true)")
-    wanted = (Lock(_ALL, shared=bool(locks)), *locks)
+    wanted = (*([Lock(_ALL, shared=bool(locks))] if tables else []), *locks)
     # PostgreSQL evaluates a list of results from the left.
     asked += [_taking(lock, f"key{number}") for number, lock in enumerate(wanted)]
     keys = {f"key{number}": lock.key for number, lock in enumerate(wanted)}

@@ -192,10 +192,10 @@ class PolicyService:
         if target is None:
             return PolicyDocument(model=model)
         try:
-            data = self._repository.target_file(target).read_bytes()
+            data = self._repository.target(target)
             target.verify_length_and_hashes(data)
-        except (OSError, LengthOrHashMismatchError) as error:
-            raise RepositoryDamaged(f"the published {target.path} is gone or changed: {error}") from error
+        except LengthOrHashMismatchError as error:
+            raise RepositoryDamaged(f"the published {target.path} was changed: {error}") from error
         return read_policy(data)
 
     def _pending(self, row: PolicyRow, current: Targets) -> PendingPolicy:

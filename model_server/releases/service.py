@@ -79,7 +79,7 @@ class ReleaseService:
         self._clock = clock
         self._expiry = expiry
         self._deltas = deltas or DeltaLimits()
-        self._models: tuple[tuple[int, int], tuple[str, ...]] | None = None
+        self._models: tuple[str, tuple[str, ...]] | None = None
         self._manifests: dict[tuple[str, int], Manifest] = {}
 
     # Looking
@@ -229,7 +229,7 @@ class ReleaseService:
                 sha256 = target.hashes["sha256"]
                 if self._blobs.check(sha256) != target.length:
                     raise RepositoryDamaged(f"{target.path}: the stored file has not the signed size")
-                self._repository.write_target(target, self._blobs.path(sha256))
+                self._repository.copy_target(target, self._blobs.name(sha256))
             self._publisher.publish({releases_role(model): proposal})
             return self._mark_published(model, release, actor, threshold)
 

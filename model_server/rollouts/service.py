@@ -1,7 +1,9 @@
 """A rollout's life: started, grown, halted, rolled back, completed. The shell around the pure modules beside it.
 
 Every change is decided and stored in one transaction, and its plan is published after it. If the server dies between
-the two, `sync_plans` publishes on the next tick: what the database says is what devices will see.
+the two, `sync_plans` publishes on the next tick: what the database says is what devices will see. Who publishes reads
+the database again once nobody else can: of two servers that decided, the slower one must not bring back what the other
+has ended.
 """
 
 from __future__ import annotations
@@ -89,9 +91,8 @@ class RolloutService:
                 check_sizes(session, row)
                 record(session, row, now, "started", f"by {actor}", {"candidate": row.candidate})
                 begin_stage(session, row, 0, now)
-                plan = plan_of(row)
                 log(session, now, actor, "rollout.started", row, stages=list(request.stages), limits=row.limits)
-            self._publisher.put_plan(plan)
+            self._publish(model, channel)
             return row.id
 
     def act(self, model: str, channel: str, action: str, actor: str) -> None:
@@ -121,8 +122,7 @@ class RolloutService:
                     case "disable":
                         end(session, row, State.DISABLED, now, f"by {actor}", {})
                 log(session, now, actor, f"rollout.{action}", row)
-                plan = plan_of(row)
-            self._publisher.put_plan(plan)
+            self._publish(model, channel)
 
     def evaluate(self, model: str, channel: str) -> None:
         """Judge the channel's rollout now: halt it, grow it, ask for approval, note that it has settled, or nothing."""
@@ -141,9 +141,9 @@ class RolloutService:
                     judge(session, row, now)
                 if row.state != State.RUNNING:
                     settle(session, row, now)
-                plan = plan_of(row)
-            if plan != before:
-                self._publisher.put_plan(plan)
+                changed = plan_of(row) != before
+            if changed:
+                self._publish(model, channel)
 
     def unsettled(self) -> list[tuple[str, str]]:
         """(model, channel) of every rollout that still needs to be watched."""
@@ -158,9 +158,9 @@ class RolloutService:
         """Publish the plan of every channel that devices do not see yet."""
         with self._deciding:
             with reading(self._engine) as session:
-                plans = [plan_of(row) for row in _latest_rows(session)]
-            for plan in plans:
-                self._publisher.put_plan(plan)
+                channels = [(row.model, row.channel) for row in _latest_rows(session)]
+            for model, channel in channels:
+                self._publish(model, channel)
 
     def named(self, model: str) -> list[dict[str, object]]:
         """The releases of ``model`` that the present plan of each channel names."""
@@ -177,6 +177,12 @@ class RolloutService:
         """The channels that have a rollout of ``model``."""
         with reading(self._engine) as session:
             return [row.channel for row in _latest_rows(session) if row.model == model]
+
+    def _publish(self, model: str, channel: str) -> None:
+        with self._publisher.repository.lock():
+            with reading(self._engine) as session:
+                plan = plan_of(self._latest(session, model, channel))
+            self._publisher.put_plan(plan)
 
     def _check_rollback(self, row: RolloutRow) -> None:
         if row.baseline is not None and not self._allows(row.model, row.baseline):

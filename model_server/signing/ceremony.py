@@ -98,7 +98,6 @@ def create_repository(
     # The top-level list of targets stays empty for ever: a target listed here would need no release manager.
     targets = Targets(expires=_until(now, expiry.targets), delegations=Delegations({}, {}))
     snapshot = Snapshot(expires=_until(now, expiry.snapshot))
-    repository.create()
     for model in sorted({check_model(model) for model in models}):
         _add_delegations(targets, model, [signer.public_key for signer in managers], plans.public_key)
         for role, life, signers in (
@@ -115,7 +114,7 @@ def create_repository(
     repository.write_role(Snapshot.type, 1, snapshot_bytes)
     meta = MetaFile(1, len(snapshot_bytes), {"sha256": hashlib.sha256(snapshot_bytes).hexdigest()})
     timestamp = Metadata(Timestamp(expires=_until(now, expiry.timestamp), snapshot_meta=meta))
-    repository.write_timestamp(_signed(timestamp, [keys.online["timestamp"]]))
+    repository.write_timestamp(1, _signed(timestamp, [keys.online["timestamp"]]))
     return root_bytes
 
 

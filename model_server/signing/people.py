@@ -12,8 +12,8 @@ from securesystemslib.exceptions import Error as KeyFormatError
 from securesystemslib.signer import Key, SSlibKey
 
 from model_server.errors import KeyRejected, SettingsError
+from model_server.files import write_atomic
 from model_server.signing.keys import personal_signer, save_key
-from model_server.signing.repository import write_atomic
 from model_server.signing.roles import person_of, public_value
 
 __all__ = ["KINDS", "MIN_PASSPHRASE", "check_passphrase", "check_person", "make_personal_keys", "read_public_keys"]

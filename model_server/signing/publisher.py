@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from edge_runtime.update.plan import Plan
 from model_server.clock import Clock
 from model_server.errors import RepositoryDamaged
 from model_server.signing.keys import open_signer, read_passphrase
-from model_server.signing.repository import Repository, to_bytes
+from model_server.signing.repository import Repository, S, to_bytes
 from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, rollouts_role
 
 __all__ = ["ONLINE_USES", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
@@ -31,6 +31,15 @@ class OnlineSigners:
     rollouts: CryptoSigner
     snapshot: CryptoSigner
     timestamp: CryptoSigner
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsigned:
+    """The content of a rollouts role, to be signed in its next version."""
+
+    role: str
+    metadata: Metadata[Targets]
+    signer: CryptoSigner
 
 
 def online_key_file(folder: Path, use: str, keyid: str | None = None) -> Path:
@@ -78,11 +87,11 @@ class Publisher:
         self._clock = clock
         self._expiry = expiry
         self._versions, self._known_signers = self._open()
+        self._rested: tuple[str, datetime] | None = None  # the state in which nothing was due, and until when
 
     @property
     def _signers(self) -> OnlineSigners:
-        versions = (self.repository.root().signed.version, self.repository.top_level_targets().signed.version)
-        if self._versions != versions:
+        if self._versions != self._present_versions():
             self._versions, self._known_signers = self._open()
         return self._known_signers
 
@@ -90,34 +99,22 @@ class Publisher:
         root, targets = self.repository.root().signed, self.repository.top_level_targets().signed
         return (root.version, targets.version), self._open_signers(root, targets)
 
+    def _present_versions(self) -> tuple[int, int]:
+        return self.repository.root_version(), self.repository.versions()[f"{Targets.type}.json"]
+
     @property
     def rollouts_key(self) -> Key:
         """The public half of the key that signs every ``rollouts-<model>``."""
         return self._signers.rollouts.public_key
 
-    def first_rollouts(self) -> Metadata[Targets]:
-        """Version 1, without plans, of a new model's ``rollouts-<model>``."""
-        metadata = Metadata(Targets(expires=self._until(self._expiry.rollouts)))
-        metadata.sign(self._signers.rollouts)
-        return metadata
-
     def publish(self, roles: Mapping[str, Metadata[Targets]]) -> None:
-        """Publish the next version of each role at once: roles, then the snapshot, then the timestamp.
+        """Publish roles that people have signed, each in its next version, at once: they go first, then the snapshot,
+        then the timestamp.
 
         The caller has verified the signatures and put the targets in place.
-        Raises: RepositoryDamaged if a version is not the next one.
+        Raises: RepositoryDamaged if a version is not the next one; LeaseLost.
         """
-        with self.repository.lock():
-            snapshot = self.repository.snapshot()
-            for role, metadata in roles.items():
-                listed = snapshot.signed.meta.get(f"{role}.json")
-                if listed is not None and metadata.signed.version != listed.version + 1:
-                    raise RepositoryDamaged(
-                        f"{role} version {metadata.signed.version} cannot follow version {listed.version}"
-                    )
-                self.repository.write_role(role, metadata.signed.version, to_bytes(metadata))
-                snapshot.signed.meta[f"{role}.json"] = MetaFile(metadata.signed.version)
-            self._write_snapshot(snapshot)
+        self._publish(roles, ())
 
     def publish_offline(self, roles: Mapping[str, Metadata[Targets]], root: Metadata[Root] | None) -> None:
         """Publish roles that people have signed, then a new root. The caller has verified that the roles satisfy the
@@ -128,32 +125,16 @@ class Publisher:
         """
         with self.repository.lock():
             if roles:
-                self.publish({**roles, **self._resigned_rollouts(roles)})
+                self._publish(roles, self._rollouts_below(roles))
             if root is None:
                 return
-            present = self.repository.root().signed
-            if root.signed.version != present.version + 1:
-                raise RepositoryDamaged(f"root version {root.signed.version} cannot follow version {present.version}")
+            present = self.repository.root_version()
+            if root.signed.version != present + 1:
+                raise RepositoryDamaged(f"root version {root.signed.version} cannot follow version {present}")
             after = self._open_signers(root.signed, self.repository.top_level_targets().signed)
             self._write_snapshot(self.repository.snapshot(), after)
             self.repository.write_role(Root.type, root.signed.version, to_bytes(root))
             self._write_snapshot(self.repository.snapshot())
-
-    def _resigned_rollouts(self, roles: Mapping[str, Metadata[Targets]]) -> dict[str, Metadata[Targets]]:
-        """Where new targets name another online key: every rollouts role, signed by that one."""
-        targets = roles.get(Targets.type)
-        if targets is None:
-            return {}
-        signer = self._open_signers(self.repository.root().signed, targets.signed).rollouts
-        if signer.public_key.keyid == self.rollouts_key.keyid:
-            return {}
-        found = {}
-        for model in delegated_models(targets.signed):
-            role = rollouts_role(model)
-            metadata = roles[role] if role in roles else self.repository.role(role)
-            self._sign_next(metadata, signer, self._expiry.rollouts)
-            found[role] = metadata
-        return found
 
     def put_plan(self, plan: Plan) -> bool:
         """Make ``plan`` the one that its channel's devices see; False if it already is."""
@@ -166,59 +147,103 @@ class Publisher:
                 return False
             self.repository.write_target(target, data)
             metadata.signed.targets[target.path] = target
-            self._sign_next(metadata, self._signers.rollouts, self._expiry.rollouts)
-            self.publish({role: metadata})
+            self._publish({}, (_Unsigned(role, metadata, self._signers.rollouts),))
         return True
 
     def renew(self) -> tuple[str, ...]:
         """Sign again each online role that has used up half of its time; the roles that were renewed."""
+        if self._rested is not None:
+            state, until = self._rested
+            if self._clock.now() < until and state == self.repository.state():
+                return ()
         with self.repository.lock():
-            due: dict[str, Metadata[Targets]] = {}
-            for model in delegated_models(self.repository.top_level_targets().signed):
-                metadata = self.repository.role(rollouts_role(model))
-                if self._half_used(metadata.signed.expires, self._expiry.rollouts):
-                    self._sign_next(metadata, self._signers.rollouts, self._expiry.rollouts)
-                    due[rollouts_role(model)] = metadata
-            snapshot, timestamp = self.repository.snapshot(), self.repository.timestamp()
-            if due or self._half_used(snapshot.signed.expires, self._expiry.snapshot):
-                self.publish(due)
-                return (*due, Snapshot.type, Timestamp.type)
-            if self._half_used(timestamp.signed.expires, self._expiry.timestamp):
-                self._write_timestamp(timestamp.signed.snapshot_meta)
+            state = self.repository.state()
+            found = [
+                _Unsigned(role, self.repository.role(role), self._signers.rollouts)
+                for role in map(rollouts_role, delegated_models(self.repository.top_level_targets().signed))
+            ]
+            due = tuple(each for each in found if self._due(each.metadata.signed) <= self._clock.now())
+            snapshot, timestamp = self.repository.snapshot().signed, self.repository.timestamp().signed
+            if due or self._due(snapshot) <= self._clock.now():
+                self._publish({}, due)
+                return (*(each.role for each in due), Snapshot.type, Timestamp.type)
+            if self._due(timestamp) <= self._clock.now():
+                self._write_timestamp(timestamp.snapshot_meta)
                 return (Timestamp.type,)
+            rollouts = [self._due(each.metadata.signed) for each in found]
+            self._rested = (state, min(self._due(snapshot), self._due(timestamp), *rollouts))
         return ()
 
+    def _rollouts_below(self, roles: Mapping[str, Metadata[Targets]]) -> list[_Unsigned]:
+        """What new targets ask the server to sign: the rollouts role of a new model, which has no plans yet; and where
+        they name another online key, every one."""
+        targets = roles.get(Targets.type)
+        if targets is None:
+            return []
+        signer = self._open_signers(self.repository.root().signed, targets.signed).rollouts
+        other = signer.public_key.keyid != self.rollouts_key.keyid
+        found, listed = [], self.repository.versions()
+        for role in map(rollouts_role, delegated_models(targets.signed)):
+            if f"{role}.json" not in listed:
+                first = Metadata(Targets())
+                first.signed.version = 0  # the one that is signed is the first
+                found.append(_Unsigned(role, first, signer))
+            elif other:
+                found.append(_Unsigned(role, self.repository.role(role), signer))
+        return found
+
+    def _publish(self, signed: Mapping[str, Metadata[Targets]], unsigned: Iterable[_Unsigned]) -> None:
+        with self.repository.lock():
+            snapshot = self.repository.snapshot()
+            meta = snapshot.signed.meta
+            for role, metadata in signed.items():
+                listed = meta.get(f"{role}.json")
+                if listed is not None and metadata.signed.version != listed.version + 1:
+                    raise RepositoryDamaged(
+                        f"{role} version {metadata.signed.version} cannot follow version {listed.version}"
+                    )
+                self.repository.write_role(role, metadata.signed.version, to_bytes(metadata))
+                meta[f"{role}.json"] = MetaFile(metadata.signed.version)
+            for each in unsigned:
+                self._create(each.role, each.metadata, self._expiry.rollouts, each.signer)
+                meta[f"{each.role}.json"] = MetaFile(each.metadata.signed.version)
+            self._write_snapshot(snapshot)
+
     def _write_snapshot(self, snapshot: Metadata[Snapshot], also: OnlineSigners | None = None) -> None:
-        snapshot.signed.version += 1
-        snapshot.signed.expires = self._until(self._expiry.snapshot)
-        snapshot.sign(self._signers.snapshot)
-        if also is not None:
-            snapshot.sign(also.snapshot, append=True)
-        data = to_bytes(snapshot)
-        self.repository.write_role(Snapshot.type, snapshot.signed.version, data)
+        signers = [self._signers.snapshot, *([] if also is None else [also.snapshot])]
+        data = self._create(Snapshot.type, snapshot, self._expiry.snapshot, *signers)
         digest = hashlib.sha256(data).hexdigest()
         self._write_timestamp(MetaFile(snapshot.signed.version, len(data), {"sha256": digest}), also)
 
     def _write_timestamp(self, snapshot: MetaFile, also: OnlineSigners | None = None) -> None:
+        signers = [self._signers.timestamp, *([] if also is None else [also.timestamp])]
         timestamp = self.repository.timestamp()
-        timestamp.signed.version += 1
-        timestamp.signed.expires = self._until(self._expiry.timestamp)
         timestamp.signed.snapshot_meta = snapshot
-        timestamp.sign(self._signers.timestamp)
-        if also is not None:
-            timestamp.sign(also.timestamp, append=True)
-        self.repository.write_timestamp(to_bytes(timestamp))
+        while True:
+            data = self._sign_next(timestamp, self._expiry.timestamp, *signers)
+            if self.repository.claim_timestamp(timestamp.signed.version, data):
+                break
+        self.repository.write_timestamp(timestamp.signed.version, data)
 
-    def _sign_next(self, metadata: Metadata[Targets], signer: CryptoSigner, life: timedelta) -> None:
+    def _create(self, role: str, metadata: Metadata[S], life: timedelta, *signers: CryptoSigner) -> bytes:
+        """Sign the next version that is free, and put it in place. A version may be taken by a publication that was cut
+        off, or by a server that has the lease now."""
+        while True:
+            data = self._sign_next(metadata, life, *signers)
+            if self.repository.create_role(role, metadata.signed.version, data):
+                return data
+
+    def _sign_next(self, metadata: Metadata[S], life: timedelta, *signers: CryptoSigner) -> bytes:
         metadata.signed.version += 1
-        metadata.signed.expires = self._until(life)
-        metadata.sign(signer)
+        metadata.signed.expires = (self._clock.now() + life).replace(microsecond=0)
+        metadata.signatures.clear()
+        for signer in signers:
+            metadata.sign(signer, append=True)
+        return to_bytes(metadata)
 
-    def _until(self, life: timedelta) -> datetime:
-        return (self._clock.now() + life).replace(microsecond=0)
-
-    def _half_used(self, expires: datetime, life: timedelta) -> bool:
-        return expires - self._clock.now() < life / 2
+    def _due(self, signed: Targets | Snapshot | Timestamp) -> datetime:
+        life = {Snapshot.type: self._expiry.snapshot, Timestamp.type: self._expiry.timestamp}
+        return signed.expires - life.get(signed.type, self._expiry.rollouts) / 2
 
 
 def _keys_of(root: Root, role: str) -> list[Key]:

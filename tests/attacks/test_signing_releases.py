@@ -24,7 +24,16 @@ from model_server.signing.roles import check_keys, releases_role
 from model_server.signing.tables import ProposalRow, SignatureRow
 from tests.support.keys import same_key
 from tests.support.managers import download, publish, sign, stage
-from tests.support.server import PASSPHRASE, Running, SteppedClock, key_file, make_bundle, make_folder, running
+from tests.support.server import (
+    PASSPHRASE,
+    Running,
+    SteppedClock,
+    key_file,
+    make_bundle,
+    make_folder,
+    repository_dir,
+    running,
+)
 
 MANIFEST = "models/exercise/1/manifest.json"
 
@@ -314,7 +323,7 @@ def test_an_artifact_swapped_on_disk_after_signing_is_not_published(
         sign(server, settings, person, bundle)
     files = {ref["file"]: ref["sha256"] for ref in server.admin.get("/v1/releases/exercise/1").json()["files"]}
     digest = files["model-fp32.onnx"]
-    (settings.blobs_dir / "sha256" / digest[:2] / digest).write_bytes(b"an evil model")
+    (settings.directory / "blobs" / "sha256" / digest[:2] / digest).write_bytes(b"an evil model")
     answer = server.admin.post("/v1/releases/exercise/1/publish")
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:edgeship:problem:RepositoryDamaged")
     assert download(server, settings, tmp_path / "client", MANIFEST) is None
@@ -324,7 +333,8 @@ def test_an_artifact_swapped_after_publishing_is_not_accepted(
     server: Running, settings: Settings, bundle: Path, tmp_path: Path
 ) -> None:
     publish(server, settings, bundle)
-    [path] = (server.services.repository.targets / "models" / "exercise" / "1").glob("*.model-fp32.onnx")
+    folder = repository_dir(server.services.settings) / "targets" / "models" / "exercise" / "1"
+    [path] = folder.glob("*.model-fp32.onnx")
     path.write_bytes(b"a mode1")
     with pytest.raises(RepositoryError):
         download(server, settings, tmp_path / "client", "models/exercise/1/model-fp32.onnx")
@@ -357,14 +367,14 @@ def test_a_release_that_the_server_claims_was_published_before_is_not_believed(
 
 def test_an_older_state_is_not_shown_twice_to_a_signer(server: Running, settings: Settings, tmp_path: Path) -> None:
     """A server that hides release 1 from alice, so that she would sign release 1 once more with other content."""
-    repository = server.services.repository
-    before = {path: path.read_bytes() for path in repository.metadata.iterdir()}
+    metadata = repository_dir(settings) / "metadata"
+    before = {path: path.read_bytes() for path in metadata.iterdir()}
     first = make_bundle(tmp_path / "1.bundle", 1)
     publish(server, settings, first)
     second = make_bundle(tmp_path / "2.bundle", 2)
     stage(server, second)
     sign(server, settings, "alice", second, 2)
-    repository.metadata.joinpath("timestamp.json").write_bytes(before[repository.metadata / "timestamp.json"])
+    metadata.joinpath("timestamp.json").write_bytes(before[metadata / "timestamp.json"])
     with pytest.raises(ReviewFailed, match="does not verify"):
         sign(server, settings, "alice", second, 2)
 
@@ -410,7 +420,7 @@ def test_no_private_key_is_in_the_database_or_in_what_is_served(
             for person in ("alice", "bob")
         ]
     ]
-    everywhere = [settings.directory / "edgeship.db", *settings.repository_dir.rglob("*.json")]
+    everywhere = [settings.directory / "edgeship.db", *repository_dir(settings).rglob("*.json")]
     for path in everywhere:
         data = path.read_bytes()
         for secret in secrets:

@@ -10,6 +10,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from edge_runtime.update.plan import Plan, State
 from model_server.settings import Settings
+from tests.support.server import repository_dir
 
 PLAN = Plan(
     model="exercise",
@@ -46,7 +47,7 @@ def client(settings: Settings, folder: Path) -> Updater:
         "file:///metadata/",
         str(folder / "targets"),
         "file:///targets/",
-        Files(settings.repository_dir),
+        Files(repository_dir(settings)),
         bootstrap=(settings.directory / "root.json").read_bytes(),
     )
 

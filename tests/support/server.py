@@ -61,6 +61,10 @@ def make_folder(path: Path) -> Settings:
     return replace(load_settings(path), controller_interval_s=60.0)
 
 
+def repository_dir(settings: Settings) -> Path:
+    return settings.directory / "repository"
+
+
 def key_file(settings: Settings, role: str, person: str) -> Path:
     return settings.keys_dir / f"{role}-{person}.pem"
 

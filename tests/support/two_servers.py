@@ -10,12 +10,15 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.signer import Signature
 from sqlalchemy import Engine
+from tuf.api.metadata import Root, Targets
 
 from edge_runtime.telemetry.histograms import Histograms
 from edge_runtime.telemetry.layout import Layout
@@ -33,11 +36,13 @@ from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.ingest import ingest
 from model_server.rollouts.outcomes import Counters, Report
 from model_server.rollouts.service import RolloutService, StartRequest
-from model_server.services import open_publisher
+from model_server.services import open_publisher, open_repository
 from model_server.settings import load_settings
+from model_server.signing.publisher import OnlineSigners, Publisher, open_online_signers
 from model_server.telemetry.reports import EPOCH, Mechanisms, admit
 from model_server.telemetry.store import add_reports, close_days, erase_deleted
 from tests.support import bundles
+from tests.support.plans import PLAN
 
 __all__ = ["Pair", "pair", "releases", "report", "start"]
 
@@ -110,30 +115,37 @@ def report(device: str, sequence: int, **fields: Any) -> Report:
 class NoPublisher:
     """What is published, and by whom, is not the matter here."""
 
+    @property
+    def repository(self) -> NoPublisher:
+        return self
+
+    def lock(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def put_plan(self, plan: Plan) -> bool:
         return True
 
 
-def rollouts(engine: Engine) -> RolloutService:
+def rollouts(engine: Engine, publisher: Publisher | NoPublisher | None = None) -> RolloutService:
     return RolloutService(
         engine,
-        NoPublisher(),
+        publisher or NoPublisher(),  # type: ignore[arg-type]
         SystemClock(),
         lambda model, release: None,
         lambda model, release: True,
-        lambda: "salt",  # type: ignore[arg-type]
+        lambda: "salt",
     )
 
 
 def releases(engine: Engine, folder: Path) -> ReleaseService:
     settings, clock = load_settings(folder), SystemClock()
-    publisher = open_publisher(settings, clock)
-    return ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry)
+    publisher = open_publisher(settings, clock, engine)
+    return ReleaseService(engine, publisher, Blobs(publisher.repository.storage), clock, settings.expiry)
 
 
-def start(engine: Engine, candidate: int = 2) -> None:
+def start(engine: Engine, candidate: int = 2, publisher: Publisher | None = None) -> None:
     """A rollout that nothing stops by itself."""
-    rollouts(engine).start(
+    rollouts(engine, publisher).start(
         StartRequest(
             model="exercise",
             channel="stable",
@@ -186,14 +198,16 @@ def report_outcomes(engine: Engine, number: int, given: Any, begin: Begin) -> in
 
 
 def decide(engine: Engine, number: int, given: Any, begin: Begin) -> dict[str, int]:
-    """Start rollouts and end them. How often each was done here and not refused."""
-    service, done = rollouts(engine), {"start": 0, "halt": 0, "rollback": 0}
+    """Start rollouts and end them, publishing plans to the repository of a folder if one is given. How often each was
+    done here and not refused."""
+    publisher = None if given is None else open_publisher(load_settings(Path(given)), SystemClock(), engine)
+    service, done = rollouts(engine, publisher), {"start": 0, "halt": 0, "rollback": 0}
     begin()
     for _ in range(ROUNDS):
         for action in done:
             try:
                 if action == "start":
-                    start(engine, candidate=3)
+                    start(engine, candidate=3, publisher=publisher)
                 else:
                     service.act("exercise", "stable", action, f"server-{number}")
             except RolloutConflict:
@@ -215,6 +229,34 @@ def publish(engine: Engine, number: int, given: Any, begin: Begin) -> None:
     service = releases(engine, Path(given["folder"]))
     begin()
     service.publish("exercise", given["release"], f"server-{number}")
+
+
+def publish_plans(engine: Engine, number: int, given: Any, begin: Begin) -> list[tuple[str, int]]:
+    """Publish plans on a channel of one's own and on one that both have, and renew. What was signed here: type and
+    version."""
+    settings, signed = load_settings(Path(given)), list[tuple[str, int]]()
+
+    def noting(sign: Callable[[bytes], Signature]) -> Callable[[bytes], Signature]:
+        def noted(payload: bytes) -> Signature:
+            what = json.loads(payload)
+            signed.append((what["_type"], what["version"]))
+            return sign(payload)
+
+        return noted
+
+    def open_signers(root: Root, targets: Targets) -> OnlineSigners:
+        found = open_online_signers(settings.keys_dir, settings.online_passphrase, root, targets)
+        for signer in (found.rollouts, found.snapshot, found.timestamp):
+            signer.sign = noting(signer.sign)  # type: ignore[method-assign]
+        return found
+
+    publisher = Publisher(open_repository(settings, engine), open_signers, SystemClock(), settings.expiry)
+    begin()
+    for share in range(ROUNDS * 2):
+        for channel in (f"own-{number}", "both"):
+            publisher.put_plan(replace(PLAN, channel=channel, share=share * 2 + number))
+        publisher.renew()
+    return signed
 
 
 def add_telemetry(engine: Engine, number: int, given: Any, begin: Begin) -> int:
@@ -267,6 +309,7 @@ TASKS: dict[str, Callable[[Engine, int, Any, Begin], Any]] = {
         decide,
         sign,
         publish,
+        publish_plans,
         add_telemetry,
         close_telemetry,
     )

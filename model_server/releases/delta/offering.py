@@ -80,9 +80,8 @@ def offer_deltas(
             if clock() - began >= limits.seconds:
                 break
             try:
-                patch, whole = process.submit(
-                    _make, blobs.path(before.sha256), blobs.path(artifact.sha256), full.get(artifact.file), make
-                ).result()
+                with blobs.local(before.sha256) as old, blobs.local(artifact.sha256) as new:
+                    patch, whole = process.submit(_make, old, new, full.get(artifact.file), make).result()
             except (BrokenProcessPool, MemoryError) as error:
                 # The machine has no room for this; the release is as good without.
                 log.warning("no deltas to %s %d: %r", manifest.model, manifest.release, error)

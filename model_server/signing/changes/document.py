@@ -15,8 +15,9 @@ from typing import Any
 from tuf.api.metadata import Root, Snapshot, Targets
 from tuf.api.serialization.json import JSONSerializer
 
-from model_server.errors import RepositoryDamaged, ReviewFailed
-from model_server.signing.repository import Repository, parse_metadata, write_atomic
+from model_server.errors import ReviewFailed
+from model_server.files import write_atomic
+from model_server.signing.repository import Repository, parse_metadata
 from model_server.signing.roles import releases_role
 from model_server.signing.state import Offline
 
@@ -83,17 +84,13 @@ def merge(changes: Sequence[Change]) -> Change:
 
 def published_files(repository: Repository, models: Sequence[str]) -> dict[str, bytes]:
     """Every root, and the present metadata down to ``releases-<model>`` of ``models``, by file name."""
-    timestamp, snapshot = repository.timestamp().signed, repository.snapshot().signed
-    names = [f"{version}.{Root.type}.json" for version in range(1, repository.root().signed.version + 1)]
-    names += ["timestamp.json", f"{timestamp.snapshot_meta.version}.{Snapshot.type}.json"]
+    timestamp, versions = repository.timestamp(), repository.versions()
+    names = [f"{version}.{Root.type}.json" for version in range(1, repository.root_version() + 1)]
+    names.append(f"{timestamp.signed.snapshot_meta.version}.{Snapshot.type}.json")
     for role in (Targets.type, *map(releases_role, models)):
-        listed = snapshot.meta.get(f"{role}.json")
-        if listed is not None:
-            names.append(f"{listed.version}.{role}.json")
-    try:
-        return {name: (repository.metadata / name).read_bytes() for name in names}
-    except OSError as error:
-        raise RepositoryDamaged(f"{error.filename} cannot be read: {error.strerror}") from error
+        if f"{role}.json" in versions:
+            names.append(f"{versions[f'{role}.json']}.{role}.json")
+    return {"timestamp.json": repository.timestamp_bytes(), **{name: repository.file(name) for name in names}}
 
 
 def _text(metadata: Offline) -> str:

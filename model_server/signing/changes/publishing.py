@@ -12,7 +12,7 @@ from model_server.signing.changes.judging import ChangeReview, judge
 from model_server.signing.changes.signatures import Needed, needed
 from model_server.signing.publisher import Publisher
 from model_server.signing.repository import Repository
-from model_server.signing.roles import delegated_models, releases_role, rollouts_role, signed_by
+from model_server.signing.roles import delegated_models, releases_role, signed_by
 from model_server.signing.state import Offline, State, threshold_of_role
 
 __all__ = ["publish_change", "published_state"]
@@ -52,12 +52,8 @@ def publish_change(publisher: Publisher, change: Mapping[str, Offline], now: dat
         if open_:
             raise ThresholdNotMet("; ".join(_words(each) for each in open_))
         roles = {role: each for role, each in left.items() if role != Root.type}
-        new = _new_models(before, roles)
         _check_whole(before, left)
-        publisher.publish_offline(
-            {**roles, **{rollouts_role(model): publisher.first_rollouts() for model in new}},  # type: ignore[dict-item]
-            left.get(Root.type),  # type: ignore[arg-type]
-        )
+        publisher.publish_offline(roles, left.get(Root.type))  # type: ignore[arg-type]
         return review
 
 
@@ -84,13 +80,6 @@ def _check_whole(before: State, change: Mapping[str, Offline]) -> None:
 def _is_published(before: State, role: str, metadata: Offline) -> bool:
     current = before.role(role)
     return current is not None and current.signed == metadata.signed
-
-
-def _new_models(before: State, roles: Mapping[str, Offline]) -> list[str]:
-    targets = roles.get(Targets.type)
-    if targets is None or not isinstance(targets.signed, Targets):
-        return []
-    return sorted(set(delegated_models(targets.signed)) - set(before.models))
 
 
 def _words(each: Needed) -> str:

@@ -11,6 +11,10 @@ import pytest
 
 from model_server.db.base import open_engine
 from model_server.db.migrate import upgrade
+from model_server.storage.folder import FolderStorage
+from model_server.storage.objects import open_objects
+from model_server.storage.protocol import Storage
+from tests.support.object_store import Store, store
 from tests.support.postgres import Cluster, NoPostgres, cluster
 
 
@@ -50,3 +54,18 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(request.getfixturevalue("postgres_database"))
     file = shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "edgeship.db")
     return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[Store]:
+    with store() as running:
+        yield running
+
+
+@pytest.fixture(params=["folder", "objects"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty storage of each kind."""
+    if request.param == "folder":
+        return FolderStorage(tmp_path / "storage")
+    running: Store = request.getfixturevalue("object_store")
+    return open_objects(running.bucket(), running.options)

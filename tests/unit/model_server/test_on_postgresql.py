@@ -11,7 +11,7 @@ from model_server.audit import log as audit
 from model_server.commands.local import init
 from model_server.db.base import reading
 from model_server.errors import SettingsError
-from model_server.settings import load_settings
+from model_server.settings import Place, load_settings
 from tests.support.managers import publish
 from tests.support.postgres import Cluster
 from tests.support.rollout_fleet import Fleet, start, status
@@ -22,7 +22,7 @@ def test_releases_rollouts_and_the_audit_log_live_in_the_database_that_init_was_
     postgres: Cluster, tmp_path: Path
 ) -> None:
     address = postgres.address(postgres.empty())
-    init(tmp_path / "server", ["exercise"], PEOPLE, PASSPHRASE, SteppedClock(), address)
+    init(tmp_path / "server", ["exercise"], PEOPLE, PASSPHRASE, SteppedClock(), Place(database=address))
     settings = replace(load_settings(tmp_path / "server"), controller_interval_s=3600.0)
     assert settings.database_url == address
     assert not list((tmp_path / "server").glob("*.db*"))
@@ -44,9 +44,9 @@ def test_releases_rollouts_and_the_audit_log_live_in_the_database_that_init_was_
 
 
 def test_init_refuses_a_database_that_another_server_has(postgres_database: str, tmp_path: Path) -> None:
-    init(tmp_path / "first", ["m"], PEOPLE, PASSPHRASE, SteppedClock(), postgres_database)
+    init(tmp_path / "first", ["m"], PEOPLE, PASSPHRASE, SteppedClock(), Place(database=postgres_database))
     with pytest.raises(SettingsError, match="a server already"):
-        init(tmp_path / "second", ["m"], PEOPLE, PASSPHRASE, SteppedClock(), postgres_database)
+        init(tmp_path / "second", ["m"], PEOPLE, PASSPHRASE, SteppedClock(), Place(database=postgres_database))
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
@@ -54,7 +54,7 @@ def test_init_says_what_is_wrong_with_a_database_and_leaves_nothing_behind(tmp_p
     with pytest.raises(SettingsError, match="cannot be used") as error:
         init(
             *(tmp_path / "new", ["m"], PEOPLE, PASSPHRASE, SteppedClock()),
-            "postgresql://bob:secret@127.0.0.1:1/edgeship?connect_timeout=2",
+            Place(database="postgresql://bob:secret@127.0.0.1:1/edgeship?connect_timeout=2"),
         )
     assert "secret" not in str(error.value)
     assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,13 @@ import pytest
 
 from model_server.errors import RepositoryDamaged
 from model_server.releases.blobs import Blobs
+from model_server.storage.folder import FolderStorage
 
 SHA = hashlib.sha256(b"data").hexdigest()
 
 
 def test_a_file_is_found_by_its_digest(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path)
+    blobs = Blobs(FolderStorage(tmp_path))
     assert blobs.put(b"data") == SHA
     assert blobs.put(b"data") == SHA
     assert (blobs.read(SHA), blobs.check(SHA)) == (b"data", 4)
@@ -19,24 +20,24 @@ def test_a_file_is_found_by_its_digest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"dat", b"Data", b"data "])
 def test_a_changed_file_is_never_given_out(tmp_path: Path, damage: bytes) -> None:
-    blobs = Blobs(tmp_path)
+    blobs = Blobs(FolderStorage(tmp_path))
     blobs.put(b"data")
-    blobs.path(SHA).write_bytes(damage)
+    (tmp_path / blobs.name(SHA)).write_bytes(damage)
     for look in (blobs.read, blobs.check):
-        with pytest.raises(RepositoryDamaged, match="changed on disk"):
+        with pytest.raises(RepositoryDamaged, match="was changed"):
             look(SHA)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for look in (Blobs(tmp_path).read, Blobs(tmp_path).check):
+    for look in (Blobs(FolderStorage(tmp_path)).read, Blobs(FolderStorage(tmp_path)).check):
         with pytest.raises(RepositoryDamaged, match=SHA):
             look(SHA)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "A" * 64, "0" * 63])
-def test_what_is_not_a_digest_is_no_path(tmp_path: Path, name: str) -> None:
+def test_what_is_not_a_digest_is_no_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(RepositoryDamaged):
-        Blobs(tmp_path).path(name)
+        Blobs(FolderStorage(tmp_path)).name(name)
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -45,5 +46,5 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        Blobs(tmp_path).add(SHA, full)
+        Blobs(FolderStorage(tmp_path)).add(SHA, full)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

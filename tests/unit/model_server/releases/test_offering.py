@@ -14,6 +14,7 @@ from edge_runtime.bundle import Manifest
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta import make_delta
 from model_server.releases.delta.offering import DeltaLimits, Make, Older, offer_deltas
+from model_server.storage.folder import FolderStorage
 from tests.support import bundles
 
 RANDOM = np.random.default_rng(1)
@@ -55,7 +56,7 @@ def manifest(release: int) -> Manifest:
 
 def offered(tmp_path: Path, make: Make | None) -> list[int]:
     """The releases that release 3 has deltas from."""
-    blobs = Blobs(tmp_path)
+    blobs = Blobs(FolderStorage(tmp_path))
     for data in FILES.values():
         blobs.put(data)
     older = [Older(release=release, manifest=manifest(release)) for release in (1, 2)]
@@ -78,7 +79,7 @@ def test_none_is_offered_that_does_not_make_its_file(tmp_path: Path, make: Make)
 
 
 def test_a_file_that_is_gone_costs_its_own_delta_only(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path)
+    blobs = Blobs(FolderStorage(tmp_path))
     for release in (2, 3):
         blobs.put(FILES[release])
     older = [Older(release=release, manifest=manifest(release)) for release in (1, 2)]

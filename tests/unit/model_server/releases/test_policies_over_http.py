@@ -24,7 +24,16 @@ from model_server.services import open_publisher
 from model_server.settings import Settings
 from tests.support.managers import api, download, publish, sign, stage
 from tests.support.plans import PLAN
-from tests.support.server import PASSPHRASE, Running, SteppedClock, key_file, make_bundle, make_folder, running
+from tests.support.server import (
+    PASSPHRASE,
+    Running,
+    SteppedClock,
+    key_file,
+    make_bundle,
+    make_folder,
+    repository_dir,
+    running,
+)
 from tests.support.world import Canary
 
 POLICY = "/v1/policies/exercise"
@@ -252,7 +261,7 @@ def test_a_published_policy_that_was_exchanged_on_the_server_is_noticed_by_the_s
     repository = server.services.repository
     target = repository.role("releases-exercise").signed.targets["models/exercise/policy.json"]
     server.admin.post(POLICY, json={"revoke": [2]})
-    file = repository.target_file(target)
+    file = repository_dir(settings).parent / repository.target_name(target)
     file.write_bytes(file.read_bytes().replace(b"1", b"2"))
     with pytest.raises((ReviewFailed, ServerRefused)):
         sign_it(server, settings, "alice")

@@ -9,10 +9,9 @@ from model_server.services import open_publisher
 from model_server.settings import Settings
 from model_server.signing.changes.delegating import signed_delegation
 from model_server.signing.changes.publishing import publish_change
-from model_server.signing.repository import Repository
 from model_server.signing.roles import delegated_models
 from tests.support.plans import PLAN, client, seen_plan
-from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, key_file, make_folder
+from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, key_file, make_folder, repository_dir
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def delegate(settings: Settings, targets: list[Path], releases: list[Path], pass
 
 
 def test_root_and_targets_need_two_people_and_online_roles_one_key(settings: Settings) -> None:
-    root = Repository(settings.repository_dir).root().signed
+    root = open_publisher(settings, SteppedClock()).repository.root().signed
     assert {name: (role.threshold, len(role.keyids)) for name, role in root.roles.items()} == {
         "root": (2, 3),
         "targets": (2, 3),
@@ -58,7 +57,7 @@ def test_no_key_has_two_roles(settings: Settings) -> None:
 
 
 def test_the_top_level_targets_list_nothing(settings: Settings) -> None:
-    assert Repository(settings.repository_dir).top_level_targets().signed.targets == {}
+    assert open_publisher(settings, SteppedClock()).repository.top_level_targets().signed.targets == {}
 
 
 def test_fewer_than_three_people_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
@@ -126,5 +125,5 @@ def test_a_model_is_delegated_once(settings: Settings) -> None:
 
 def test_the_root_for_devices_is_the_first_root(settings: Settings) -> None:
     assert (settings.directory / "root.json").read_bytes() == (
-        settings.repository_dir / "metadata" / "1.root.json"
+        repository_dir(settings) / "metadata" / "1.root.json"
     ).read_bytes()

@@ -17,7 +17,7 @@ from model_server.signing.health import alert_level, role_health
 from model_server.signing.publisher import Publisher
 from model_server.signing.repository import Repository
 from tests.support.plans import PLAN, client, seen_plan
-from tests.support.server import SteppedClock, make_folder
+from tests.support.server import SteppedClock, make_folder, repository_dir
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_crash_before_the_timestamp_leaves_the_state_before(
 ) -> None:
     publisher.put_plan(PLAN)
 
-    def power_cut(self: Repository, data: bytes) -> None:
+    def power_cut(self: Repository, version: int, data: bytes) -> None:
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
@@ -113,8 +113,8 @@ def test_a_wrong_online_passphrase_is_refused(settings: Settings, clock: Stepped
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"signed": {"_type": "targets"}}'])
-def test_damaged_metadata_is_named(publisher: Publisher, damage: bytes) -> None:
-    (publisher.repository.metadata / "1.snapshot.json").write_bytes(damage)
+def test_damaged_metadata_is_named(publisher: Publisher, settings: Settings, damage: bytes) -> None:
+    (repository_dir(settings) / "metadata" / "1.snapshot.json").write_bytes(damage)
     with pytest.raises(RepositoryDamaged, match="snapshot"):
         publisher.put_plan(PLAN)
 

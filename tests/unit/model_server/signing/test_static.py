@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.plans import PLAN
-from tests.support.server import Running, make_folder, running
+from tests.support.server import Running, make_folder, repository_dir, running
 
 IDENTITY = {"Accept-Encoding": "identity"}
 
@@ -35,7 +35,7 @@ def http(server: Running) -> Iterator[httpx.Client]:
 def test_metadata_is_served_as_it_lies_on_disk_without_a_credential(server: Running, http: httpx.Client) -> None:
     answer = http.get("/metadata/1.root.json", headers=IDENTITY)
     assert answer.status_code == 200
-    assert answer.content == (server.services.repository.metadata / "1.root.json").read_bytes()
+    assert answer.content == (repository_dir(server.services.settings) / "metadata" / "1.root.json").read_bytes()
     assert "immutable" in answer.headers["cache-control"]
 
 
@@ -136,7 +136,7 @@ def test_no_path_leads_out_of_the_repository(server: Running, path: str) -> None
 
 
 def test_a_link_among_the_targets_is_not_followed(server: Running) -> None:
-    folder = server.services.repository.targets / "models" / "exercise"
+    folder = repository_dir(server.services.settings) / "targets" / "models" / "exercise"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{'0' * 64}.x").symlink_to(server.services.settings.directory / "credentials.json")
     assert raw_get(server, f"/targets/models/exercise/{'0' * 64}.x").startswith(b"HTTP/1.1 404")

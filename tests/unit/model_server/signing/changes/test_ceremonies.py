@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import model_server.signing.repository
 from model_server.services import open_publisher
 from model_server.settings import Settings
 from model_server.signing.roles import releases_role
+from model_server.storage.folder import FolderStorage
+from model_server.storage.protocol import Write
 from tests.support.ceremonies import Ceremony
 from tests.support.plans import PLAN, client, seen_plan
 from tests.support.server import SteppedClock, make_folder
@@ -269,7 +270,7 @@ def test_wherever_publishing_is_cut_off_clients_verify_and_saying_it_again_finis
     """Cut at every file of metadata that is written."""
     follow(settings, tmp_path)
     change = proposed(ceremony)
-    original = model_server.signing.repository.write_atomic
+    create, replace_object = FolderStorage.create, FolderStorage.replace
     cuts, finished = 0, False
     whole = settings.directory
     while not finished:
@@ -277,22 +278,31 @@ def test_wherever_publishing_is_cut_off_clients_verify_and_saying_it_again_finis
         here = replace(settings, directory=tmp_path / f"cut-{cuts}")
         left = cuts
 
-        def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+        def count(name: str) -> None:
             nonlocal left
-            if path.parent.name == "metadata":
+            if name.startswith("repository/"):
                 if left == 0:
                     raise Cut
                 left -= 1
-            original(path, data, mode)
 
-        monkeypatch.setattr(model_server.signing.repository, "write_atomic", write)
+        def cut_create(storage: FolderStorage, name: str, write: Write) -> bool:
+            count(name)
+            return create(storage, name, write)
+
+        def cut_replace(storage: FolderStorage, name: str, data: bytes, expected: str | None = None) -> str:
+            count(name)
+            return replace_object(storage, name, data, expected)
+
+        monkeypatch.setattr(FolderStorage, "create", cut_create)
+        monkeypatch.setattr(FolderStorage, "replace", cut_replace)
         cut = Ceremony(here, ceremony.folder, ceremony.capsys)
         try:
             cut.publish(change)
             finished = True
         except Cut:
             cuts += 1
-        monkeypatch.setattr(model_server.signing.repository, "write_atomic", original)
+        monkeypatch.setattr(FolderStorage, "create", create)
+        monkeypatch.setattr(FolderStorage, "replace", replace_object)
         shutil.copytree(tmp_path / "old-client", tmp_path / "kept-client")
         follow(here, tmp_path)
         if not finished:
