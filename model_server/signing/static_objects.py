@@ -111,23 +111,22 @@ class StoredTargets:
         if size is None:
             return Response(status_code=404)
         etag = f'"{match.group(1)}"'
-        headers = {
-            "etag": etag,
-            "cache-control": CACHE_IMMUTABLE,
-            "accept-ranges": "bytes",
-            "content-type": "application/json" if name.endswith(".json") else "application/octet-stream",
-        }
+        headers = {"etag": etag, "cache-control": CACHE_IMMUTABLE}
         request = Headers(scope=scope)
         if etag in (tag.strip().removeprefix("W/") for tag in request.get("if-none-match", "").split(",")):
             return Response(status_code=304, headers=headers)
         wanted = _range(request, etag, size)
-        if wanted is None:
-            return Response(status_code=416, headers={**headers, "content-range": f"bytes */{size}"})
-        start, end = wanted
-        headers["content-length"] = str(end - start)
-        status = 200
-        if (start, end) != (0, size):
-            status, headers["content-range"] = 206, f"bytes {start}-{end - 1}/{size}"
+        start, end = wanted or (0, size)
+        if start >= size > 0:
+            return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
+        headers |= {
+            "accept-ranges": "bytes",
+            "content-length": str(end - start),
+            "content-type": "application/json" if name.endswith(".json") else "application/octet-stream",
+        }
+        if wanted is not None:
+            headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+        status = 200 if wanted is None else 206
         if scope["method"] == "HEAD":
             return Response(status_code=status, headers=headers)
         return StreamingResponse(self._pieces(TARGETS + name, start, end), status, headers)
@@ -140,16 +139,13 @@ class StoredTargets:
 
 
 def _range(request: Headers, etag: str, size: int) -> tuple[int, int] | None:
-    """Start and end of what is asked for: everything where there is no range, or more than one, or it is of another
-    file (RFC 9110, 13.1.5 and 14.2). None if it begins behind the end."""
+    """Start and end of what is asked for. None for everything: where there is no range, or more than one, or it is of
+    another file (RFC 9110, 13.1.5 and 14.2)."""
     match = _RANGE.fullmatch(request.get("range", "").replace(" ", ""))
-    if match is None or request.get("if-range", etag) != etag or match.groups() == ("", ""):
-        return 0, size
+    if match is None or request.get("if-range", etag) != etag:
+        return None
     first, last = match.groups()
-    if not first:  # the last so many bytes
-        start, end = max(0, size - int(last)), size
-    else:
+    if first:
         start, end = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < int(first):
-            return 0, size
-    return (start, end) if start < size else None
+        return (start, end) if start < end or start >= size else None
+    return (max(0, size - int(last)), size) if last and size else None

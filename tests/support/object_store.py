@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
@@ -20,6 +20,7 @@ from werkzeug.serving import make_server
 __all__ = ["CREDENTIALS", "Store", "store"]
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # read from the environment, as from AWS's
+_NUMBERS = itertools.count()  # moto keeps one set of buckets for a process
 REGION = "eu-central-1"
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -28,7 +29,6 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 class Store:
     endpoint: str
     careless_endpoint: str
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def options(self) -> dict[str, str]:
@@ -42,7 +42,7 @@ class Store:
         """A new bucket; its URL with a prefix in it."""
         import boto3
 
-        name = f"edgeship-{next(self._numbers)}"
+        name = f"edgeship-{next(_NUMBERS)}"
         boto3.client("s3", endpoint_url=self.endpoint, region_name=REGION).create_bucket(
             Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION}
         )
