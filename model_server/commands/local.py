@@ -1,4 +1,4 @@
-"""`init` and `keys list`: what happens on the machine that has the server's folder."""
+"""`init`, `keys list` and `export`: what happens on the machine that has the server's folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
 
 from model_server.clock import Clock
 from model_server.db.base import open_engine, writing
@@ -18,11 +22,12 @@ from model_server.files import write_atomic
 from model_server.services import open_repository
 from model_server.settings import SETTINGS_FILE, Place, load_settings, settings_text
 from model_server.signing.ceremony import create_repository, make_keys
+from model_server.signing.exporting import export
 from model_server.signing.keys import read_passphrase
 from model_server.signing.repository import METADATA
 from model_server.signing.roles import delegated_models, person_of, releases_role, rollouts_role
 
-__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "init", "list_keys"]
+__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "export_files", "init", "list_keys"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
@@ -75,6 +80,21 @@ def _move(building: Path, place: Path) -> None:
         entry.rename(place / entry.name)
     building.rmdir()
     place.chmod(0o700)
+
+
+def export_files(directory: Path, out: Path, console: Console) -> dict[str, object]:
+    """Write what devices fetch from the server of ``directory`` into ``out``, see `export`."""
+    settings = load_settings(directory)
+    repository = open_repository(settings, open_engine(settings.database_url))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("exporting")
+        done = export(repository, out, lambda count, total: bar.update(task, completed=count, total=total))
+    console.print(
+        f"{out} holds the state of timestamp {done.timestamp_version}: {done.written} files written "
+        f"({done.bytes:,} bytes), {done.kept} were there.",
+        soft_wrap=True,
+    )
+    return {"out": str(out), **asdict(done)}
 
 
 def list_keys(directory: Path) -> dict[str, object]:

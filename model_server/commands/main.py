@@ -44,6 +44,10 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     match args.run:
         case "init" | "keys list":
             return _local(args, console)
+        case "export":
+            from model_server.commands.local import export_files
+
+            return export_files(args.directory, args.out, console)
         case "keys":
             from model_server.commands.keys import run_keys
 

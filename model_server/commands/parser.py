@@ -82,6 +82,13 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("--objects-region", metavar="NAME", default="")
     init.set_defaults(run="init")
 
+    export = _json(
+        commands.add_parser("export", help="write what devices fetch as files that any web server or CDN can serve")
+    )
+    export.add_argument("out", type=Path, metavar="DIR", help="made if need be; a later export adds what is new")
+    export.add_argument("--dir", dest="directory", type=Path, required=True, metavar="DIR", help="the server's folder")
+    export.set_defaults(run="export")
+
     serve = commands.add_parser("serve", help="serve a folder that init made")
     serve.add_argument("directory", type=Path, metavar="DIR")
     serve.add_argument("--host", default="127.0.0.1")
