@@ -206,7 +206,7 @@ def _status_router(services: Services, admin: Authorize) -> APIRouter:
                     "offline": role.offline,
                     "alert": role.alert,
                 }
-                for role in role_health(services.repository, now)
+                for role in role_health(services.published, now)
             ],
             "alerts": list_alerts(services.engine),
             "rollouts": list_rollouts(services.engine),

@@ -28,8 +28,10 @@ from model_server.rollouts.service import RolloutService
 from model_server.settings import Settings
 from model_server.signing.alerts import watch_expiry
 from model_server.signing.lease import lease_of
+from model_server.signing.published import PublishedRoles, renewal_due
 from model_server.signing.publisher import Publisher, open_online_signers
 from model_server.signing.repository import Repository
+from model_server.signing.roles import Expiry
 from model_server.storage.opening import open_storage
 from model_server.telemetry.service import TelemetryService
 
@@ -45,6 +47,7 @@ class Services:
     clock: Clock
     engine: Engine
     repository: Repository
+    published: PublishedRoles
     credentials: Credentials
     releases: ReleaseService
     policies: PolicyService
@@ -115,6 +118,7 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         require_staging=settings.require_staging,
     )
     today = telemetry_today or (lambda: clock.now().date())
+    published = PublishedRoles(publisher.repository)
     telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry, clock.now)
     return Services(
         claim=claim,
@@ -122,6 +126,7 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         clock=clock,
         engine=engine,
         repository=publisher.repository,
+        published=published,
         credentials=Credentials(engine, clock),
         releases=releases,
         policies=policies,
@@ -129,11 +134,16 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         telemetry=telemetry,
         controller=Controller(
             rollouts,
-            publisher,
+            partial(_renew, publisher, published, settings.expiry, clock),
             settings.controller_interval_s,
             {
                 "closing telemetry days": telemetry.close_finished_days,
-                "looking for roles that expire": partial(watch_expiry, engine, publisher.repository, clock),
+                "looking for roles that expire": partial(watch_expiry, engine, published, clock),
             },
         ),
     )
+
+
+def _renew(publisher: Publisher, published: PublishedRoles, expiry: Expiry, clock: Clock) -> tuple[str, ...]:
+    """To find out what is due, the publisher reads every role: seconds at 1,000 models, and nothing is, mostly."""
+    return publisher.renew() if renewal_due(published.all(), expiry, clock.now()) else ()

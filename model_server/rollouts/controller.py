@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from model_server.rollouts.service import RolloutService
-from model_server.signing.publisher import Publisher
 
 __all__ = ["Controller"]
 
@@ -21,18 +20,19 @@ SETTLE_S = 0.05  # after a nudge: reports come in bursts
 
 
 class Controller:
-    """``chores`` are further things to do on every tick, by what they are called in the log."""
+    """``renew`` signs again what is due and returns the names of those roles. ``chores`` are further things to do on
+    every tick, by what they are called in the log."""
 
     def __init__(
         self,
         rollouts: RolloutService,
-        publisher: Publisher,
+        renew: Callable[[], Sequence[str]],
         interval_s: float,
         chores: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         self._chores = dict(chores or {})
         self._rollouts = rollouts
-        self._publisher = publisher
+        self._renew_due = renew
         self._interval_s = interval_s
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -83,7 +83,7 @@ class Controller:
             self._evaluate(model, channel)
 
     def _renew(self) -> None:
-        renewed = self._publisher.renew()
+        renewed = self._renew_due()
         if renewed:
             log.info("renewed %s", ", ".join(renewed))
 

@@ -13,7 +13,7 @@ from model_server.clock import Clock
 from model_server.db.base import Lock, reading, writing
 from model_server.signing.alert_tables import AlertRow
 from model_server.signing.health import RoleHealth, role_health
-from model_server.signing.repository import Repository
+from model_server.signing.published import PublishedRoles
 
 __all__ = ["list_alerts", "watch_expiry"]
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 PREFIX = "role/"
 
 
-def watch_expiry(engine: Engine, repository: Repository, clock: Clock) -> None:
+def watch_expiry(engine: Engine, published: PublishedRoles, clock: Clock) -> None:
     """Bring the open alerts in line with how long each role is still valid, and log what changed."""
     now = clock.now()
-    health = role_health(repository, now)
+    health = role_health(published, now)
     with reading(engine) as session:  # on most ticks there is nothing to write
         if not _differences(session, health):
             return
@@ -77,4 +77,5 @@ def _differences(session: Session, health: Sequence[RoleHealth]) -> list[tuple[A
         for role in health
         if role.alert != (there[role.role].level if role.role in there else "ok")
     ]
-    return found + [(row, None) for name, row in there.items() if all(name != role.role for role in health)]
+    gone = there.keys() - {role.role for role in health}
+    return found + [(row, None) for name, row in there.items() if name in gone]

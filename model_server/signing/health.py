@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
-
-from model_server.signing.repository import Repository
-from model_server.signing.roles import delegated_models, releases_role, rollouts_role
+from model_server.signing.published import PublishedRoles
 
 __all__ = ["RoleHealth", "alert_level", "role_health"]
 
@@ -26,22 +23,18 @@ class RoleHealth:
     alert: Alert
 
 
-def role_health(repository: Repository, now: datetime) -> tuple[RoleHealth, ...]:
-    """Every role that is published, top-level ones first."""
-    targets = repository.top_level_targets().signed
-    snapshot, timestamp = repository.snapshot().signed, repository.timestamp().signed
-    root = repository.root().signed
-    found = [
-        _health(Root.type, root.version, root.expires, True, now),
-        _health(Targets.type, targets.version, targets.expires, True, now),
-        _health(Snapshot.type, snapshot.version, snapshot.expires, False, now),
-        _health(Timestamp.type, timestamp.version, timestamp.expires, False, now),
-    ]
-    for model in delegated_models(targets):
-        for role, offline in ((releases_role(model), True), (rollouts_role(model), False)):
-            signed = repository.role(role).signed
-            found.append(_health(role, signed.version, signed.expires, offline, now))
-    return tuple(found)
+def role_health(published: PublishedRoles, now: datetime) -> tuple[RoleHealth, ...]:
+    """Every role that is published, top-level ones first. Raises RepositoryDamaged."""
+    return tuple(
+        RoleHealth(
+            role=role.role,
+            version=role.version,
+            expires=role.expires,
+            offline=role.offline,
+            alert=alert_level(role.expires, now, offline=role.offline),
+        )
+        for role in published.all()
+    )
 
 
 def alert_level(expires: datetime, now: datetime, *, offline: bool) -> Alert:
@@ -56,13 +49,3 @@ def alert_level(expires: datetime, now: datetime, *, offline: bool) -> Alert:
     if offline and days <= 30:
         return "30 days"
     return "ok"
-
-
-def _health(role: str, version: int, expires: datetime, offline: bool, now: datetime) -> RoleHealth:
-    return RoleHealth(
-        role=role,
-        version=version,
-        expires=expires,
-        offline=offline,
-        alert=alert_level(expires, now, offline=offline),
-    )

@@ -87,7 +87,6 @@ class Publisher:
         self._clock = clock
         self._expiry = expiry
         self._versions, self._known_signers = self._open()
-        self._rested: tuple[str, datetime] | None = None  # the state in which nothing was due, and until when
 
     @property
     def _signers(self) -> OnlineSigners:
@@ -152,12 +151,7 @@ class Publisher:
 
     def renew(self) -> tuple[str, ...]:
         """Sign again each online role that has used up half of its time; the roles that were renewed."""
-        if self._rested is not None:
-            state, until = self._rested
-            if self._clock.now() < until and state == self.repository.state():
-                return ()
         with self.repository.lock():
-            state = self.repository.state()
             found = [
                 _Unsigned(role, self.repository.role(role), self._signers.rollouts)
                 for role in map(rollouts_role, delegated_models(self.repository.top_level_targets().signed))
@@ -170,8 +164,6 @@ class Publisher:
             if self._due(timestamp) <= self._clock.now():
                 self._write_timestamp(timestamp.snapshot_meta)
                 return (Timestamp.type,)
-            rollouts = [self._due(each.metadata.signed) for each in found]
-            self._rested = (state, min(self._due(snapshot), self._due(timestamp), *rollouts))
         return ()
 
     def _rollouts_below(self, roles: Mapping[str, Metadata[Targets]]) -> list[_Unsigned]:

@@ -14,6 +14,7 @@ from model_server.errors import KeyRejected, RepositoryDamaged
 from model_server.services import open_publisher
 from model_server.settings import Settings
 from model_server.signing.health import alert_level, role_health
+from model_server.signing.published import PublishedRoles
 from model_server.signing.publisher import Publisher
 from model_server.signing.repository import Repository
 from tests.support.plans import PLAN, client, seen_plan
@@ -120,7 +121,7 @@ def test_damaged_metadata_is_named(publisher: Publisher, settings: Settings, dam
 
 
 def test_every_role_shows_how_long_it_lasts(publisher: Publisher, clock: SteppedClock) -> None:
-    roles = {role.role: role for role in role_health(publisher.repository, clock.now())}
+    roles = {role.role: role for role in role_health(PublishedRoles(publisher.repository), clock.now())}
     assert {name for name, role in roles.items() if role.offline} == {
         "root",
         "targets",
