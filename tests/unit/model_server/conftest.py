@@ -1,4 +1,5 @@
-"""Databases for the server's tests: SQLite, and a PostgreSQL that is started once for a process of the test run."""
+"""What the server's tests share: databases, SQLite and a PostgreSQL that is started once for a process of the test run;
+and a hardware token."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 from model_server.db.base import open_engine
 from model_server.db.migrate import upgrade
 from tests.support.postgres import Cluster, NoPostgres, cluster
+from tests.support.softhsm import NoSoftHsm, softhsm
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +52,17 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(request.getfixturevalue("postgres_database"))
     file = shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "edgeship.db")
     return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The token "alice" with the keys 2 and 3, the token "server" with key 2. Skipped as above without SoftHSM."""
+    try:
+        with softhsm(
+            tmp_path_factory.mktemp("softhsm"), {"alice": {2: "secp256r1", 3: "secp384r1"}, "server": {2: "secp256r1"}}
+        ):
+            yield
+    except NoSoftHsm as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"this test needs SoftHSM: {error}")
+        pytest.skip(str(error))
