@@ -57,7 +57,7 @@ bench-setup: setup  ## helper environments (PyTorch, onnx2tf), peers, and the re
 
 lock: $(UV)  ## resolve the dependencies again and rewrite the lock files
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-		--upgrade pyproject.toml --extra examples --extra postgres --extra s3 --group dev -o requirements.lock
+		--upgrade pyproject.toml --extra examples --extra postgres --extra s3 --extra hsm --group dev -o requirements.lock
 
 clean:  ## remove what was built, but not out/
 	@rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,6 +24,7 @@ EdgeshipError
     ├── SigningError
     │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
     │   │   └── KeyWithoutRole    a key that may sign nothing of what is asked
+    │   ├── SignerFailed          a token or key service that does not sign now
     │   ├── SignatureRejected     a signature that does not verify, or by a key without this role
     │   ├── ThresholdNotMet       too few people have signed
     │   ├── ReviewFailed          what is staged is not exactly what the signer holds; nothing was signed
@@ -85,6 +86,7 @@ __all__ = [
     "ServerUnreachable",
     "SettingsError",
     "SignatureRejected",
+    "SignerFailed",
     "SigningError",
     "StageTooSmall",
     "StorageFull",
@@ -190,6 +192,10 @@ class KeyRejected(SigningError):
 
 class KeyWithoutRole(KeyRejected):
     """A key that may sign nothing of what is asked."""
+
+
+class SignerFailed(SigningError):
+    """A token or key service that does not sign now."""
 
 
 class SignatureRejected(SigningError):

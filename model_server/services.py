@@ -27,15 +27,17 @@ from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
 from model_server.settings import Settings
 from model_server.signing.alerts import watch_expiry
+from model_server.signing.keys import read_passphrase
 from model_server.signing.lease import lease_of
 from model_server.signing.published import PublishedRoles, renewal_due
-from model_server.signing.publisher import Publisher, open_online_signers
+from model_server.signing.publisher import OnlineKeys, Publisher, open_online_signers
 from model_server.signing.repository import Repository
 from model_server.signing.roles import Expiry
+from model_server.signing.uris import KeyUri
 from model_server.storage.opening import open_storage
 from model_server.telemetry.service import TelemetryService
 
-__all__ = ["Services", "open_publisher", "open_repository", "open_services"]
+__all__ = ["Services", "online_keys", "online_uri", "open_publisher", "open_repository", "open_services"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +67,17 @@ def open_repository(settings: Settings, engine: Engine) -> Repository:
 def open_publisher(settings: Settings, clock: Clock, engine: Engine | None = None) -> Publisher:
     """Open the repository and the online keys. Raises SettingsError, KeyRejected, RepositoryDamaged."""
     repository = open_repository(settings, engine or open_engine(settings.database_url))
-    open_signers = partial(open_online_signers, settings.keys_dir, settings.online_passphrase)
-    return Publisher(repository, open_signers, clock, settings.expiry)
+    return Publisher(repository, partial(open_online_signers, online_keys(settings)), clock, settings.expiry)
+
+
+def online_keys(settings: Settings) -> OnlineKeys:
+    """Where the server's own keys are."""
+    uris = {use: online_uri(settings, uri) for use, uri in settings.online_uris.items()}
+    return OnlineKeys(folder=settings.keys_dir, passphrase_file=settings.online_passphrase, uris=uris)
+
+
+def online_uri(settings: Settings, uri: str) -> KeyUri:
+    return KeyUri(uri=uri, secret=lambda name: read_passphrase(settings.online_pin).decode())
 
 
 def open_services(

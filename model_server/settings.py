@@ -17,6 +17,7 @@ from edge_runtime.bundle.limits import MAX_ARTIFACTS, MAX_DELTAS
 from model_server.errors import SettingsError
 from model_server.releases.delta.offering import DeltaLimits
 from model_server.signing.roles import Expiry
+from model_server.signing.uris import is_uri
 from model_server.telemetry.drift import DriftSettings
 from model_server.telemetry.settings import TelemetrySettings
 
@@ -53,6 +54,10 @@ class Settings:
     objects_region: str = Place().region
     keys: Path = Path("keys")
     passphrase_file: Path = Path("keys/online.passphrase")
+    rollouts_uri: str | None = None
+    snapshot_uri: str | None = None
+    timestamp_uri: str | None = None
+    pin_file: Path = Path("keys/online.pin")
     models_dir: Path = Path("models")
     max_bundle_bytes: int = 1 << 30
     delta_releases: int = DeltaLimits().releases
@@ -92,6 +97,16 @@ class Settings:
         return self.directory / self.passphrase_file
 
     @property
+    def online_uris(self) -> dict[str, str]:
+        """The server's keys that live elsewhere, by use."""
+        uris = {"rollouts": self.rollouts_uri, "snapshot": self.snapshot_uri, "timestamp": self.timestamp_uri}
+        return {use: uri for use, uri in uris.items() if uri is not None}
+
+    @property
+    def online_pin(self) -> Path:
+        return self.directory / self.pin_file
+
+    @property
     def cloud_models(self) -> Path:
         return self.directory / self.models_dir
 
@@ -104,7 +119,14 @@ _KEYS: dict[str, dict[str, tuple[str, type]]] = {
         "objects_endpoint": ("objects_endpoint", str),
         "objects_region": ("objects_region", str),
     },
-    "signing": {"keys": ("keys", str), "passphrase_file": ("passphrase_file", str)},
+    "signing": {
+        "keys": ("keys", str),
+        "passphrase_file": ("passphrase_file", str),
+        "rollouts": ("rollouts_uri", str),
+        "snapshot": ("snapshot_uri", str),
+        "timestamp": ("timestamp_uri", str),
+        "pin_file": ("pin_file", str),
+    },
     "inference": {"models_dir": ("models_dir", str)},
     "releases": {"max_bundle_bytes": ("max_bundle_bytes", int), "delta_releases": ("delta_releases", int)},
     "rollouts": {
@@ -150,6 +172,7 @@ objects_region = {json.dumps(place.region)}
 [signing]
 keys = "{own.keys}"                      # holds online-rollouts.pem, online-snapshot.pem, online-timestamp.pem
 passphrase_file = "{own.passphrase_file}"
+pin_file = "{own.pin_file}"           # of keys on a token: timestamp = "hsm:2?label=edgeship", also rollouts, snapshot
 
 [signing.expiry_days]
 root = {own.expiry.root.days}
@@ -201,7 +224,7 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
                 raise SettingsError(f"{path}: [{section}] has no key {key!r} in this version")
             name, kind = _KEYS[section][key]
             values[name] = _value(path, f"{section}.{key}", kind, value)
-    for name in ("keys", "passphrase_file", "models_dir"):
+    for name in ("keys", "passphrase_file", "pin_file", "models_dir"):
         if name in values:
             values[name] = Path(values[name])
     settings = Settings(**values)
@@ -209,6 +232,12 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
         raise SettingsError(f"{path}: controller_interval_s must be above 0 and at most {MAX_INTERVAL_S}")
     if not 0 <= settings.delta_releases <= MAX_DELTA_RELEASES:
         raise SettingsError(f"{path}: delta_releases must be from 0 to {MAX_DELTA_RELEASES}")
+    for use, uri in settings.online_uris.items():
+        if not is_uri(uri):
+            raise SettingsError(
+                f"{path}: signing.{use} is the URI of a key that lives elsewhere, as in hsm:2?label=edgeship; a key "
+                "file in the folder of keys needs no line here"
+            )
     if settings.max_bundle_bytes <= 0:
         raise SettingsError(f"{path}: max_bundle_bytes must be above 0")
     return settings

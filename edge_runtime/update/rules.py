@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key
     from tuf.api.metadata import DelegatedRole, Delegations, Root, TargetFile, Targets
 
-__all__ = ["check_root", "check_targets", "find_target", "releases_role", "rollouts_role"]
+__all__ = ["check_root", "check_targets", "find_target", "key_identity", "releases_role", "rollouts_role"]
 
 
 def releases_role(model: str) -> str:
@@ -71,16 +71,19 @@ def _check_keys(role: str, keyids: Iterable[str], keys: Mapping[str, Key]) -> No
     seen: set[str] = set()
     for keyid in keyids:
         key = keys.get(keyid)
-        public = "" if key is None else _identity(str(key.keyval.get("public", "")))
-        if public in seen:
+        if key is None:
+            continue
+        public = key.keyval.get("public")
+        if not isinstance(public, str):
+            raise _rejected(f"{role} has a key of a kind that is not used here ({key.keytype})")
+        if key_identity(public) in seen:
             raise _rejected(f"{role} has the same key under two ids, so its threshold means nothing")
-        if public:
-            seen.add(public)
+        seen.add(key_identity(public))
 
 
-def _identity(public: str) -> str:
-    """The same text for the same key, however it is written: hex with spaces, PEM with comments, other line lengths,
-    compressed points."""
+def key_identity(public: str) -> str:
+    """The same text for the same public key, however it is written: hex with spaces, PEM with comments, other line
+    lengths, compressed points."""
     if "-----BEGIN" not in public:
         return "".join(public.split()).lower()
     try:

@@ -4,6 +4,7 @@ run on people's own machines."""
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.markup import escape
+from securesystemslib.signer import Key
 
 from model_server.audit import log as audit
 from model_server.clock import Clock
 from model_server.commands.show import table
-from model_server.commands.trust import read_root
+from model_server.commands.trust import Ask, key_uri, passphrase_for, read_root, signing_key, trust_folder
 from model_server.db.base import writing
 from model_server.db.migrate import open_database
-from model_server.services import open_publisher
-from model_server.settings import Settings, load_settings
+from model_server.errors import SettingsError
+from model_server.services import online_uri, open_publisher
+from model_server.settings import SETTINGS_FILE, Settings, load_settings
 from model_server.signing.changes.delegating import signed_delegation
 from model_server.signing.changes.document import Change, merge, published_files, read_change, write_change
 from model_server.signing.changes.editing import Editor, Holding
@@ -28,15 +31,14 @@ from model_server.signing.changes.publishing import publish_change, published_st
 from model_server.signing.changes.signatures import Needed, needed
 from model_server.signing.changes.signing import Looked, look_at, sign_change
 from model_server.signing.keys import online_signer, read_passphrase, save_key
-from model_server.signing.people import KINDS, make_personal_keys, read_public_keys
+from model_server.signing.people import KINDS, check_person, make_personal_keys, own_key, read_public_keys
 from model_server.signing.publisher import Publisher, online_key_file
-from model_server.signing.roles import releases_role, rollouts_role
+from model_server.signing.roles import ONLINE_FIELD, PERSON_FIELD, releases_role, rollouts_role
 from model_server.signing.state import Offline
 
 __all__ = ["run_keys"]
 
 Answer = dict[str, Any]
-Ask = Callable[..., bytes]
 
 
 def run_keys(
@@ -44,17 +46,7 @@ def run_keys(
 ) -> Answer:
     match args.action:
         case "new":
-            public = make_personal_keys(
-                args.out, args.person, args.role or KINDS[1:], passphrase(args.passphrase_file, new=True)
-            )
-            console.print(
-                f"{public} is what you hand over. The .pem files beside it are yours alone: keep a copy safe."
-            )
-            return {
-                "person": args.person,
-                "public": str(public),
-                "keys": sorted(str(p) for p in args.out.glob("*.pem")),
-            }
+            return _new(args, console, passphrase)
         case "show":
             return _show(args, console, clock)
         case "sign":
@@ -64,6 +56,35 @@ def run_keys(
         case "delegate":
             return _delegate(args, console, passphrase, clock)
     return _propose(args, console, clock)
+
+
+def _new(args: argparse.Namespace, console: Console, passphrase: Ask) -> Answer:
+    uris = dict(args.uri)
+    public_files = {kind: Path(file) for kind, file in args.public}
+    kinds = [kind for kind in args.role or ([] if uris else KINDS[1:]) if kind not in uris]
+    if set(public_files) - set(uris):
+        raise SettingsError("--public is the public half of what --uri names for the same role")
+    secret = passphrase(args.passphrase_file, new=True) if kinds else b""
+    found = {
+        kind: own_key(key_uri(uri, args, passphrase), public_files.get(kind), PERSON_FIELD, check_person(args.person))
+        for kind, uri in uris.items()
+    }
+    public = make_personal_keys(args.out, args.person, kinds, secret, {kind: key for kind, (_, key) in found.items()})
+    console.print(f"{public} is what you hand over.")
+    if kinds:
+        console.print("The .pem files beside it are yours alone: keep a copy safe.")
+    for kind, (place, key) in found.items():
+        console.print(f"{kind}: sign with --key '{place}'{_needs_extra(key)}", soft_wrap=True)
+    return {
+        "person": args.person,
+        "public": str(public),
+        "keys": sorted(str(p) for p in args.out.glob("*.pem")),
+        "uris": {kind: place.uri for kind, (place, _) in found.items()},
+    }
+
+
+def _needs_extra(key: Key) -> str:
+    return "" if key.keytype == "ed25519" else f". Devices need the extra `device` to verify {key.scheme}"
 
 
 def _propose(args: argparse.Namespace, console: Console, clock: Clock) -> Answer:
@@ -108,11 +129,25 @@ def _edit(args: argparse.Namespace, editor: Editor, settings: Settings) -> None:
         case "renew":
             editor.renew(args.renewed)
         case "rotate-online":
-            private = Ed25519PrivateKey.generate()
-            key = online_signer(private, args.use).public_key
-            editor.rotate_online(args.use, key)
-            secret = read_passphrase(settings.online_passphrase)
-            save_key(online_key_file(settings.keys_dir, args.use, key.keyid), private, secret)
+            _rotate_online(args, editor, settings)
+
+
+def _rotate_online(args: argparse.Namespace, editor: Editor, settings: Settings) -> None:
+    if args.uri is None:
+        private = Ed25519PrivateKey.generate()
+        key = online_signer(private, args.use).public_key
+        editor.rotate_online(args.use, key)
+        secret = read_passphrase(settings.online_passphrase)
+        save_key(online_key_file(settings.keys_dir, args.use, key.keyid), private, secret)
+        return
+    place, key = own_key(online_uri(settings, args.uri), args.public, ONLINE_FIELD, args.use)
+    if settings.online_uris.get(args.use) != place.uri:
+        raise SettingsError(
+            f"first write {args.use} = {json.dumps(place.uri)} under [signing] in "
+            f"{settings.directory / SETTINGS_FILE} and start the server again: it must find the key in "
+            "the moment that the change is published"
+        )
+    editor.rotate_online(args.use, key)
 
 
 def _holdings(path: Path, roles: Sequence[str] | None) -> list[Holding]:
@@ -134,8 +169,8 @@ def _sign(
 
     looked, roles = sign_change(
         args.change,
-        args.key,
-        passphrase(args.passphrase_file),
+        [signing_key(key, args, passphrase) for key in args.key],
+        passphrase_for(args.key, args, passphrase),
         root=_root(args),
         trust=_trust(args),
         accept_expired=args.accept_expired,
@@ -165,9 +200,9 @@ def _delegate(args: argparse.Namespace, console: Console, passphrase: Ask, clock
     change = signed_delegation(
         publisher,
         args.model,
-        targets_keys,
-        releases_keys,
-        passphrase(args.passphrase_file),
+        [signing_key(key, args, passphrase) for key in targets_keys],
+        [signing_key(key, args, passphrase) for key in releases_keys],
+        passphrase_for([*targets_keys, *releases_keys], args, passphrase),
         clock.now(),
         settings.expiry,
     )
@@ -193,16 +228,11 @@ def _put_out(settings: Settings, publisher: Publisher, change: Mapping[str, Offl
 
 
 def _root(args: argparse.Namespace) -> bytes:
-    if args.root is None and not getattr(args, "key", None):
-        args.root = Path("root.json")
-    return read_root(argparse.Namespace(root=args.root, key=args.key[0] if getattr(args, "key", None) else None))
+    return read_root(args.root, args.key[0] if getattr(args, "key", None) else None)
 
 
 def _trust(args: argparse.Namespace) -> Path:
-    if args.trust is not None:
-        return Path(args.trust)
-    beside: Path = args.key[0] if getattr(args, "key", None) else args.root
-    return beside.with_suffix(".trust")
+    return trust_folder(args.trust, args.key[0] if getattr(args, "key", None) else args.root or Path("root.json"))
 
 
 def _print_review(console: Console, looked: Looked) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model_server.signing.people import KINDS
 from model_server.signing.publisher import ONLINE_USES
+from model_server.signing.uris import key_place
 
 __all__ = ["add_keys_parser"]
 
@@ -30,8 +31,25 @@ def _people(keys: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     new = _command(keys, "new", "make your own keys; hand over PERSON.public.json")
     new.add_argument("person", metavar="PERSON")
     new.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the key files go")
-    _roles(new, "default: targets and releases")
+    _roles(new, "default: targets and releases, or those of --uri alone")
+    new.add_argument(
+        "--uri",
+        action="append",
+        type=_by_role,
+        default=[],
+        metavar="ROLE=URI",
+        help="a key that lives elsewhere, as in releases=hsm:2?label=alice; repeat for more",
+    )
+    new.add_argument(
+        "--public",
+        action="append",
+        type=_by_role,
+        default=[],
+        metavar="ROLE=FILE",
+        help="its public half in PEM, where the URI's signer does not tell it",
+    )
     new.add_argument("--passphrase-file", type=Path, help="12 characters or more; asked for if left out")
+    _pin(new)
 
     add = _change(keys, "add", "let a person sign")
     add.add_argument("public", type=Path, metavar="PUBLIC.json", help="what `keys new` wrote on their machine")
@@ -55,12 +73,22 @@ def _changes(keys: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     renew.add_argument("renewed", metavar="ROLE", help="root, targets or releases-MODEL")
     online = _change(keys, "rotate-online", "give the server another key")
     online.add_argument("use", choices=ONLINE_USES)
+    online.add_argument("--uri", help="one that lives elsewhere; settings.toml must name it already")
+    online.add_argument("--public", type=Path, metavar="FILE", help="its public half in PEM, if no signer tells it")
     delegate = _command(keys, "delegate", "add a model, with the key files that are at hand")
     delegate.add_argument("model", metavar="MODEL")
     _directory(delegate)
-    delegate.add_argument("--targets-key", action="append", type=Path, default=[], help="default: DIR/keys/targets-*")
-    delegate.add_argument("--releases-key", action="append", type=Path, default=[], help="default: DIR/keys/releases-*")
+    for kind in ("targets", "releases"):
+        delegate.add_argument(
+            f"--{kind}-key",
+            action="append",
+            type=key_place,
+            default=[],
+            metavar="FILE|URI",
+            help=f"default: DIR/keys/{kind}-*",
+        )
     delegate.add_argument("--passphrase-file", type=Path)
+    _pin(delegate)
 
 
 def _signing(keys: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,9 +100,15 @@ def _signing(keys: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         command.add_argument("change", type=Path, metavar="CHANGE.json")
         if action == "sign":
             command.add_argument(
-                "--key", action="append", type=Path, required=True, help="your key file; repeat for more"
+                "--key",
+                action="append",
+                type=key_place,
+                required=True,
+                metavar="FILE|URI",
+                help="your key, as in hsm:3?label=alice; repeat for more",
             )
-            command.add_argument("--passphrase-file", type=Path, help="opens the keys; asked for if left out")
+            command.add_argument("--passphrase-file", type=Path, help="opens the key files; asked for if left out")
+            _pin(command)
             command.add_argument("--yes", action="store_true", help="sign without asking; needed without a terminal")
         command.add_argument(
             "--root", type=Path, help="the root you trust (default: root.json beside the key, or here)"
@@ -111,6 +145,17 @@ def _directory(parser: argparse.ArgumentParser) -> None:
 
 def _roles(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--role", action="append", choices=KINDS, help=f"repeat for more; {default}")
+
+
+def _pin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pin-file", type=Path, help="the PIN of keys on a token; asked for if left out")
+
+
+def _by_role(text: str) -> tuple[str, str]:
+    role, _, value = text.partition("=")
+    if role not in KINDS or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with {', '.join(f'{kind}=' for kind in KINDS)}")
+    return role, value
 
 
 def _models(parser: argparse.ArgumentParser) -> None:

@@ -104,19 +104,20 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
     )
 
 
-def _passphrase(file: Path | None, *, new: bool = False) -> bytes:
-    """From a file, else from the terminal. Raises KeyRejected."""
+def _passphrase(file: Path | None, *, new: bool = False, what: str = "") -> bytes:
+    """From a file, else from the terminal: of the key files, or ``what`` else opens a key. Raises KeyRejected."""
     from model_server.signing.keys import read_passphrase
 
     if file is not None:
         return read_passphrase(file)
     if not sys.stdin.isatty():
-        raise KeyRejected("there is no terminal to ask for the passphrase: give --passphrase-file")
-    passphrase = getpass.getpass("Passphrase of the keys: ")
+        option = "--pin-file" if what else "--passphrase-file"
+        raise KeyRejected(f"there is no terminal to ask for the {what or 'passphrase'}: give {option}")
+    passphrase = getpass.getpass(f"{what[:1].upper()}{what[1:]}: " if what else "Passphrase of the keys: ")
     if new and getpass.getpass("Once more: ") != passphrase:
         raise KeyRejected("the two passphrases differ")
     if not passphrase:
-        raise KeyRejected("the passphrase must not be empty")
+        raise KeyRejected(f"the {what or 'passphrase'} must not be empty")
     return passphrase.encode()
 
 

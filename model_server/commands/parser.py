@@ -10,6 +10,7 @@ from pathlib import Path
 from model_server.commands.keys_parser import add_keys_parser
 from model_server.releases.staging import DEFAULT_CEILING
 from model_server.rollouts.guardrails import Limits
+from model_server.signing.uris import key_place
 
 __all__ = ["POLICY", "build_parser", "limit_option"]
 
@@ -108,8 +109,11 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     sign = _remote(
         _numbered(release.add_parser("sign", help="review a proposal against your own bundle and sign it"), policy=True)
     )
-    sign.add_argument("--key", type=Path, required=True, help="your releases key file")
-    sign.add_argument("--passphrase-file", type=Path, help="opens the key; asked for if left out")
+    sign.add_argument(
+        "--key", type=key_place, required=True, metavar="FILE|URI", help="your releases key, as in hsm:2?label=alice"
+    )
+    sign.add_argument("--passphrase-file", type=Path, help="opens the key file; asked for if left out")
+    sign.add_argument("--pin-file", type=Path, help="the PIN of a key on a token; asked for if left out")
     sign.add_argument("--bundle", type=Path, help="your own copy of the bundle; none for a policy")
     sign.add_argument("--root", type=Path, help="the root you trust (default: root.json beside the key)")
     sign.add_argument("--trust", type=Path, help="remembers what was verified (default: beside the key)")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from model_server.client import Client
 from model_server.commands.parser import POLICY
-from model_server.commands.trust import read_root
+from model_server.commands.trust import Ask, passphrase_for, read_root, signing_key, trust_folder
 from model_server.errors import SettingsError
 from model_server.releases.policy_request import PolicyReview
 from model_server.releases.signing import sign_policy
@@ -30,7 +29,7 @@ def run_policy(
     model: str,
     client: Client,
     console: Console,
-    passphrase: Callable[[Path | None], bytes],
+    passphrase: Ask,
     confirm: Callable[[str], bool],
 ) -> dict[str, Any]:
     path = f"/v1/policies/{model}"
@@ -60,7 +59,7 @@ def _sign(
     model: str,
     client: Client,
     console: Console,
-    passphrase: Callable[[Path | None], bytes],
+    passphrase: Ask,
     confirm: Callable[[str], bool],
 ) -> dict[str, Any]:
     if args.bundle is not None:
@@ -73,10 +72,10 @@ def _sign(
     signed = sign_policy(
         client,
         model,
-        key=args.key,
-        passphrase=passphrase(args.passphrase_file),
-        root=read_root(args),
-        trust=args.trust or args.key.with_suffix(".trust"),
+        key=signing_key(args.key, args, passphrase),
+        passphrase=passphrase_for([args.key], args, passphrase),
+        root=read_root(args.root, args.key),
+        trust=trust_folder(args.trust, args.key),
         accept_expired=args.accept_expired,
         confirm=reviewed,
     )

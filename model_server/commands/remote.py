@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from model_server.client import Client
 from model_server.commands.drift import show_approval, show_drift
 from model_server.commands.policy import is_policy, run_policy
 from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
-from model_server.commands.trust import read_root
+from model_server.commands.trust import Ask, passphrase_for, read_root, signing_key, trust_folder
 from model_server.errors import MalformedRequest, SettingsError
 from model_server.releases.signing import sign_release
 from model_server.releases.signing_request import Review
@@ -47,7 +46,7 @@ def run_remote(
     args: argparse.Namespace,
     client: Client,
     console: Console,
-    passphrase: Callable[[Path | None], bytes],
+    passphrase: Ask,
     confirm: Callable[[str], bool],
 ) -> Answer:
     """Run one command; its answer is what ``--json`` prints. Tables go to ``console``."""
@@ -70,7 +69,7 @@ def _release(
     model: str,
     client: Client,
     console: Console,
-    passphrase: Callable[[Path | None], bytes],
+    passphrase: Ask,
     confirm: Callable[[str], bool],
 ) -> Answer:
     if is_policy(args, action):
@@ -102,7 +101,7 @@ def _sign(
     model: str,
     client: Client,
     console: Console,
-    passphrase: Callable[[Path | None], bytes],
+    passphrase: Ask,
     confirm: Callable[[str], bool],
 ) -> Answer:
     if args.bundle is None:
@@ -116,11 +115,11 @@ def _sign(
         client,
         model,
         args.release,
-        key=args.key,
-        passphrase=passphrase(args.passphrase_file),
+        key=signing_key(args.key, args, passphrase),
+        passphrase=passphrase_for([args.key], args, passphrase),
         bundle=args.bundle,
-        root=read_root(args),
-        trust=args.trust or args.key.with_suffix(".trust"),
+        root=read_root(args.root, args.key),
+        trust=trust_folder(args.trust, args.key),
         accept_expired=args.accept_expired,
         confirm=reviewed,
     )

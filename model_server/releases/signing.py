@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
@@ -20,10 +20,11 @@ from model_server.client import Client
 from model_server.errors import KeyRejected, ReviewFailed
 from model_server.releases.policy_request import PolicyReview, review_policy
 from model_server.releases.signing_request import Review, review
-from model_server.signing.keys import open_signer
+from model_server.signing.keys import open_signer, sign_metadata
 from model_server.signing.repository import parse_metadata
 from model_server.signing.roles import THRESHOLD, check_keys, person_of, releases_role
 from model_server.signing.trusted import trusted_state
+from model_server.signing.uris import KeyUri
 
 __all__ = ["Signed", "SignedPolicy", "sign_policy", "sign_release"]
 
@@ -33,7 +34,7 @@ class OpenRole:
     """The verified ``releases-<model>``, and a key that may sign its next version."""
 
     current: Targets
-    signer: CryptoSigner
+    signer: Signer
     person: str
 
 
@@ -60,7 +61,7 @@ def sign_release(
     model: str,
     release: int,
     *,
-    key: Path,
+    key: Path | KeyUri,
     passphrase: bytes,
     bundle: Path,
     root: bytes,
@@ -102,7 +103,7 @@ def sign_release(
     )
     if not confirm(found):
         raise ReviewFailed(f"{model} {release}: not confirmed. Nothing was signed")
-    signature = Metadata(proposal.signed).sign(role.signer)
+    signature = sign_metadata(Metadata(proposal.signed), role.signer)
     answer = client.post(
         f"/v1/releases/{model}/{release}/signatures", {"keyid": signature.keyid, "signature": signature.signature}
     )
@@ -113,7 +114,7 @@ def sign_policy(
     client: Client,
     model: str,
     *,
-    key: Path,
+    key: Path | KeyUri,
     passphrase: bytes,
     root: bytes,
     trust: Path,
@@ -145,7 +146,7 @@ def sign_policy(
     )
     if not confirm(found):
         raise ReviewFailed(f"the policy of {model}: not confirmed. Nothing was signed")
-    signature = Metadata(proposal.signed).sign(role.signer)
+    signature = sign_metadata(Metadata(proposal.signed), role.signer)
     answer = client.post(f"{path}/signatures", {"keyid": signature.keyid, "signature": signature.signature})
     return SignedPolicy(review=found, person=role.person, policy=answer)
 
@@ -154,7 +155,7 @@ def open_role(
     server: str,
     model: str,
     *,
-    key: Path,
+    key: Path | KeyUri,
     passphrase: bytes,
     root: bytes,
     trust: Path,

@@ -1,4 +1,5 @@
-"""Key files: Ed25519 private keys as PKCS#8 PEM, encrypted with a passphrase. Nothing here logs or prints a key."""
+"""Private keys: files, PKCS#8 PEM encrypted with a passphrase, or URIs of keys that live elsewhere. New key files are
+Ed25519; others are opened too. Nothing here logs or prints a key."""
 
 from __future__ import annotations
 
@@ -8,18 +9,25 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, Signature, Signer, SSlibKey
+from tuf.api.exceptions import UnsignedMetadataError
+from tuf.api.metadata import Metadata
 
-from model_server.errors import KeyRejected, KeyWithoutRole
+from edge_runtime.update.rules import key_identity
+from model_server.errors import KeyRejected, KeyWithoutRole, SignerFailed
+from model_server.signing.algorithms import key_of
+from model_server.signing.repository import S
 from model_server.signing.roles import ONLINE_FIELD, PERSON_FIELD, public_value
+from model_server.signing.uris import KeyUri, open_uri
 
-__all__ = ["online_signer", "open_signer", "personal_signer", "read_passphrase", "save_key"]
+__all__ = ["online_signer", "open_signer", "personal_signer", "read_passphrase", "save_key", "sign_metadata"]
 
 MAX_KEY_BYTES = 16_384
 
@@ -52,21 +60,36 @@ def save_key(path: Path, private: Ed25519PrivateKey, passphrase: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def open_signer(path: Path, passphrase: bytes, keys: Iterable[Key]) -> CryptoSigner:
-    """Open a key file; its public half must be one of ``keys``, out of signed metadata, which also gives its id.
+def open_signer(place: Path | KeyUri, passphrase: bytes, keys: Iterable[Key]) -> Signer:
+    """Open a key file with its passphrase, or what a URI leads to; its public half must be one of ``keys``, out of
+    signed metadata, which also gives its id.
 
-    Raises: KeyRejected if it cannot be read, the passphrase is wrong or it is not an Ed25519 key; KeyWithoutRole if it
-    is not one of ``keys``.
+    Raises: KeyRejected if it cannot be read or reached, or the passphrase is wrong; KeyWithoutRole if it is not one of
+    ``keys``.
     """
-    private = _read_private(path, passphrase)
-    public = private.public_key().public_bytes_raw().hex()
-    for key in keys:
-        if isinstance(key, SSlibKey) and key.keytype == "ed25519" and public_value(key) == public:
-            return CryptoSigner(private, key)
+    if isinstance(place, KeyUri):
+        return open_uri(place, keys)
+    private = _read_private(place, passphrase)
+    try:
+        public = key_identity(SSlibKey.from_crypto(private.public_key()).keyval["public"])
+        for key in keys:
+            if isinstance(key, SSlibKey) and public_value(key) == public:
+                return CryptoSigner(private, key)
+    except ValueError as error:
+        raise KeyRejected(f"{place} holds a kind of key that does not sign here: {error}") from error
     raise KeyWithoutRole(
-        f"{path} is not a key that the signed metadata allows here: use the key file that you were given for this role "
-        "on this server"
+        f"{place} is not a key that the signed metadata allows here: use the key file that you were given for this "
+        "role on this server"
     )
+
+
+def sign_metadata(metadata: Metadata[S], signer: Signer, *, append: bool = False) -> Signature:
+    """Add a signature, or put it in the place of all others. Raises: SignerFailed."""
+    try:
+        return metadata.sign(signer, append=append)
+    except UnsignedMetadataError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, SignerFailed) else SignerFailed(str(error)) from error
 
 
 def read_passphrase(path: Path) -> bytes:
@@ -84,7 +107,7 @@ def read_passphrase(path: Path) -> bytes:
     return passphrase
 
 
-def _read_private(path: Path, passphrase: bytes) -> Ed25519PrivateKey:
+def _read_private(path: Path, passphrase: bytes) -> PrivateKeyTypes:
     try:
         with path.open("rb") as file:
             pem = file.read(MAX_KEY_BYTES + 1)
@@ -93,17 +116,13 @@ def _read_private(path: Path, passphrase: bytes) -> Ed25519PrivateKey:
     if len(pem) > MAX_KEY_BYTES:
         raise KeyRejected(f"{path} is too large for a key file")
     try:
-        private = load_pem_private_key(pem, passphrase)
+        return load_pem_private_key(pem, passphrase)
     except TypeError as error:
         # cryptography raises it for a passphrase without encryption, and for encryption without a passphrase
         raise KeyRejected(f"{path}: {error}") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyRejected(f"{path} cannot be opened: wrong passphrase, or not a PKCS#8 PEM key") from error
-    if not isinstance(private, Ed25519PrivateKey):
-        raise KeyRejected(f"{path} is not an Ed25519 key")
-    return private
 
 
 def _marked(private: Ed25519PrivateKey, field: str, value: str) -> CryptoSigner:
-    key = SSlibKey.from_crypto(private.public_key())
-    return CryptoSigner(private, SSlibKey(key.keyid, key.keytype, key.scheme, dict(key.keyval), {field: value}))
+    return CryptoSigner(private, key_of(private.public_key(), None, field, value))

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner, Key
+from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edge_runtime.bundle.names import plan_path
 from edge_runtime.update.plan import Plan
 from model_server.clock import Clock
-from model_server.errors import RepositoryDamaged
-from model_server.signing.keys import open_signer, read_passphrase
+from model_server.errors import KeyWithoutRole, RepositoryDamaged
+from model_server.signing.keys import open_signer, read_passphrase, sign_metadata
 from model_server.signing.repository import Repository, S, to_bytes
 from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, rollouts_role
+from model_server.signing.uris import KeyUri
 
-__all__ = ["ONLINE_USES", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
+__all__ = ["ONLINE_USES", "OnlineKeys", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
 
 ONLINE_USES = ("rollouts", "snapshot", "timestamp")
 
@@ -28,9 +29,18 @@ ONLINE_USES = ("rollouts", "snapshot", "timestamp")
 class OnlineSigners:
     """The keys that the server holds. None of them can sign a release."""
 
-    rollouts: CryptoSigner
-    snapshot: CryptoSigner
-    timestamp: CryptoSigner
+    rollouts: Signer
+    snapshot: Signer
+    timestamp: Signer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineKeys:
+    """Where they are: key files in ``folder``, and ``uris``, by use, of keys that live elsewhere."""
+
+    folder: Path
+    passphrase_file: Path
+    uris: Mapping[str, KeyUri]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class _Unsigned:
 
     role: str
     metadata: Metadata[Targets]
-    signer: CryptoSigner
+    signer: Signer
 
 
 def online_key_file(folder: Path, use: str, keyid: str | None = None) -> Path:
@@ -47,24 +57,34 @@ def online_key_file(folder: Path, use: str, keyid: str | None = None) -> Path:
     return folder / (f"online-{use}.pem" if keyid is None else f"online-{use}-{keyid[:12]}.pem")
 
 
-def open_online_signers(folder: Path, passphrase_file: Path, root: Root, targets: Targets) -> OnlineSigners:
-    """Open, of the key files in ``folder``, those that ``root`` and ``targets`` name.
+def open_online_signers(places: OnlineKeys, root: Root, targets: Targets) -> OnlineSigners:
+    """Open, of all keys at hand, those that ``root`` and ``targets`` name.
 
     Raises: KeyRejected.
     """
-    passphrase = read_passphrase(passphrase_file)
+    files = places.passphrase_file.exists() or len(places.uris) < len(ONLINE_USES)
+    passphrase = read_passphrase(places.passphrase_file) if files else b""
     delegated = targets.delegations.keys.values() if targets.delegations else ()
     rollouts = [key for key in delegated if key.unrecognized_fields.get(ONLINE_FIELD) == "rollouts"]
     return OnlineSigners(
-        rollouts=_open_one(folder, "rollouts", passphrase, rollouts),
-        snapshot=_open_one(folder, Snapshot.type, passphrase, _keys_of(root, Snapshot.type)),
-        timestamp=_open_one(folder, Timestamp.type, passphrase, _keys_of(root, Timestamp.type)),
+        rollouts=_open_one(places, "rollouts", passphrase, rollouts),
+        snapshot=_open_one(places, Snapshot.type, passphrase, _keys_of(root, Snapshot.type)),
+        timestamp=_open_one(places, Timestamp.type, passphrase, _keys_of(root, Timestamp.type)),
     )
 
 
-def _open_one(folder: Path, use: str, passphrase: bytes, keys: Sequence[Key]) -> CryptoSigner:
-    later = [path for key in keys if (path := online_key_file(folder, use, key.keyid)).exists()]
-    return open_signer(later[0] if later else online_key_file(folder, use), passphrase, keys)
+def _open_one(places: OnlineKeys, use: str, passphrase: bytes, keys: Sequence[Key]) -> Signer:
+    """A URI is for a key that no file holds: until a change to it is published, the file before it goes on signing."""
+    later = [path for key in keys if (path := online_key_file(places.folder, use, key.keyid)).exists()]
+    file, uri = later[0] if later else online_key_file(places.folder, use), places.uris.get(use)
+    if uri is None:
+        return open_signer(file, passphrase, keys)
+    if file.exists():
+        try:
+            return open_signer(file, passphrase, keys)
+        except KeyWithoutRole:
+            pass
+    return open_signer(uri, b"", keys)
 
 
 class Publisher:
@@ -217,7 +237,7 @@ class Publisher:
                 break
         self.repository.write_timestamp(timestamp.signed.version, data)
 
-    def _create(self, role: str, metadata: Metadata[S], life: timedelta, *signers: CryptoSigner) -> bytes:
+    def _create(self, role: str, metadata: Metadata[S], life: timedelta, *signers: Signer) -> bytes:
         """Sign the next version that is free, and put it in place. A version may be taken by a publication that was cut
         off, or by a server that has the lease now."""
         while True:
@@ -225,12 +245,12 @@ class Publisher:
             if self.repository.create_role(role, metadata.signed.version, data):
                 return data
 
-    def _sign_next(self, metadata: Metadata[S], life: timedelta, *signers: CryptoSigner) -> bytes:
+    def _sign_next(self, metadata: Metadata[S], life: timedelta, *signers: Signer) -> bytes:
         metadata.signed.version += 1
         metadata.signed.expires = (self._clock.now() + life).replace(microsecond=0)
         metadata.signatures.clear()
         for signer in signers:
-            metadata.sign(signer, append=True)
+            sign_metadata(metadata, signer, append=True)
         return to_bytes(metadata)
 
     def _due(self, signed: Targets | Snapshot | Timestamp) -> datetime:

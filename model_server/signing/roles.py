@@ -13,7 +13,9 @@ from securesystemslib.signer import Key, Signature
 from tuf.api.metadata import DelegatedRole, Root, Targets
 
 from edge_runtime.bundle.names import check_model
+from edge_runtime.update.rules import key_identity
 from model_server.errors import KeyRejected
+from model_server.signing.algorithms import check_algorithm
 
 __all__ = [
     "ONLINE_FIELD",
@@ -87,7 +89,7 @@ def person_of(key: Key) -> str | None:
 
 def check_keys(role: str, keys: Iterable[Key]) -> None:
     """Refuse keys that would let one person reach a threshold alone: a key without a person, one public key under
-    two ids, or two keys of one person.
+    two ids, or two keys of one person; and keys of a kind that may not sign here.
 
     Raises: KeyRejected.
     """
@@ -97,6 +99,7 @@ def check_keys(role: str, keys: Iterable[Key]) -> None:
         person = person_of(key)
         if person is None:
             raise KeyRejected(f"{role}: key {key.keyid[:12]} belongs to nobody; every offline key needs a named person")
+        check_algorithm(key)
         public = public_value(key)
         if by_public.setdefault(public, key.keyid) != key.keyid:
             raise KeyRejected(
@@ -112,7 +115,7 @@ def public_value(key: Key) -> str:
     value = key.keyval.get("public")
     if not isinstance(value, str):
         raise KeyRejected(f"key {key.keyid[:12]} holds no public key")
-    return "".join(value.split()).lower() if key.keytype == "ed25519" else "".join(value.split())
+    return key_identity(value)
 
 
 def signed_by(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, TargetFile
 
 from devices.repository import same_key, signer
@@ -16,6 +14,7 @@ from devices.static_server import Handler
 from edge_runtime.bundle import write_manifest
 from edge_runtime.errors import Outcome
 from edge_runtime.update.plan import PARTS, State
+from tests.support.keys import SPELLINGS, respelt
 from tests.support.world import PLAN, RELEASES, TestDevice, World
 
 
@@ -162,27 +161,9 @@ def test_one_key_under_two_ids_is_no_threshold_of_two(world: World, device: Test
     attacked(device)
 
 
-def respelt(public: str, spelling: str) -> str:
-    """The same public key in other words, which python-tuf takes for the same too."""
-    if spelling == "hex with spaces":
-        return " ".join(public[i : i + 2] for i in range(0, 64, 2))
-    body = "".join(public.splitlines()[1:-1])
-    pem = "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n"
-    if spelling == "PEM with a comment":
-        return "another laptop\n" + public
-    if spelling == "PEM in short lines":
-        return pem.format("\n".join(body[i : i + 32] for i in range(0, len(body), 32)))
-    der = bytearray(b64decode(body))  # of P-256: the point takes 33 bytes compressed, 65 without, and is the end
-    der[1] -= 32
-    der[24] -= 32
-    return pem.format(b64encode(bytes(der[:26]) + bytes([2 + der[-1] % 2]) + der[27:59]).decode())
-
-
-@pytest.mark.parametrize(
-    "spelling", ["hex with spaces", "PEM with a comment", "PEM in short lines", "PEM of a compressed point"]
-)
+@pytest.mark.parametrize("spelling", SPELLINGS)
 def test_one_key_spelt_in_two_ways_is_no_threshold_of_two(world: World, device: TestDevice, spelling: str) -> None:
-    alice = signer() if spelling.startswith("hex") else CryptoSigner.generate_ecdsa()
+    alice = SPELLINGS[spelling]()
     again = same_key(alice, "f" * 64)
     again.public_key.keyval["public"] = respelt(alice.public_key.keyval["public"], spelling)
     signature = again.sign(b"signed")

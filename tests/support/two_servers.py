@@ -36,7 +36,7 @@ from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.ingest import ingest
 from model_server.rollouts.outcomes import Counters, Report
 from model_server.rollouts.service import RolloutService, StartRequest
-from model_server.services import open_publisher, open_repository
+from model_server.services import online_keys, open_publisher, open_repository
 from model_server.settings import load_settings
 from model_server.signing.publisher import OnlineSigners, Publisher, open_online_signers
 from model_server.telemetry.reports import EPOCH, Mechanisms, admit
@@ -245,7 +245,7 @@ def publish_plans(engine: Engine, number: int, given: Any, begin: Begin) -> list
         return noted
 
     def open_signers(root: Root, targets: Targets) -> OnlineSigners:
-        found = open_online_signers(settings.keys_dir, settings.online_passphrase, root, targets)
+        found = open_online_signers(online_keys(settings), root, targets)
         for signer in (found.rollouts, found.snapshot, found.timestamp):
             signer.sign = noting(signer.sign)  # type: ignore[method-assign]
         return found

@@ -13,6 +13,7 @@ from model_server.signing.keys import open_signer
 from model_server.signing.publisher import Publisher
 from model_server.signing.roles import Expiry
 from model_server.signing.state import Offline
+from model_server.signing.uris import KeyUri
 
 __all__ = ["signed_delegation"]
 
@@ -20,8 +21,8 @@ __all__ = ["signed_delegation"]
 def signed_delegation(
     publisher: Publisher,
     model: str,
-    targets_keys: Sequence[Path],
-    releases_keys: Sequence[Path],
+    targets_keys: Sequence[Path | KeyUri],
+    releases_keys: Sequence[Path | KeyUri],
     passphrase: bytes,
     now: datetime,
     expiry: Expiry,

@@ -14,6 +14,7 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import DelegatedRole, Root, Snapshot, Targets, Timestamp
 
 from model_server.errors import KeyRejected, RepositoryDamaged, ReviewFailed
+from model_server.signing.algorithms import check_algorithm
 from model_server.signing.roles import (
     ONLINE_FIELD,
     ROOT_PEOPLE,
@@ -189,6 +190,10 @@ def _check_online(delegator: Root | Targets, role: str, threshold: int) -> None:
         raise ReviewFailed(f"{role} must have one key of the server, and need it alone")
     if person_of(keys[0]) is not None:
         raise ReviewFailed(f"the key of {role} belongs to a person; the server's keys belong to nobody")
+    try:
+        check_algorithm(keys[0])
+    except KeyRejected as error:
+        raise ReviewFailed(f"{role}: {error}") from error
 
 
 def _keys(role: str, before: Root | Targets, after: Root | Targets) -> list[str]:
@@ -201,12 +206,19 @@ def _keys(role: str, before: Root | Targets, after: Root | Targets) -> list[str]
     came = {_owner(new[keyid]): keyid for keyid in new.keys() - old.keys()}
     went = {_owner(old[keyid]): keyid for keyid in old.keys() - new.keys()}
     lines = [
-        f"{role}: {owner} gets a new key {came[owner][:12]} for {went[owner][:12]}"
+        f"{role}: {owner} gets a new key {came[owner][:12]} for {went[owner][:12]}{_verified_by(new[came[owner]])}"
         for owner in sorted(came.keys() & went.keys())
     ]
-    lines += [f"{role}: {owner} joins with key {came[owner][:12]}" for owner in sorted(came.keys() - went.keys())]
+    lines += [
+        f"{role}: {owner} joins with key {came[owner][:12]}{_verified_by(new[came[owner]])}"
+        for owner in sorted(came.keys() - went.keys())
+    ]
     lines += [f"{role}: {owner} leaves (key {went[owner][:12]})" for owner in sorted(went.keys() - came.keys())]
     return lines
+
+
+def _verified_by(key: Key) -> str:
+    return "" if key.keytype == "ed25519" else f" ({key.scheme}: devices need the extra `device` to verify it)"
 
 
 def _owner(key: Key) -> str:

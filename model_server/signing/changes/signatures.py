@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from securesystemslib.signer import CryptoSigner, Key
+from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Root, Targets
 
 from model_server.errors import KeyRejected
+from model_server.signing.keys import sign_metadata
 from model_server.signing.roles import signed_by
 from model_server.signing.state import Offline, State, keys_of, people_of, threshold_of_role
 
@@ -59,13 +60,13 @@ def keys_for(before: State, change: Mapping[str, Offline]) -> list[Key]:
     ]
 
 
-def add_signatures(before: State, change: Mapping[str, Offline], signer: CryptoSigner) -> list[str]:
+def add_signatures(before: State, change: Mapping[str, Offline], signer: Signer) -> list[str]:
     """Sign each part that this key may sign; the roles. Raises: KeyRejected if there is none."""
     signed = []
     for role, metadata in change.items():
         for _, delegator in _delegators(before, change, role):
             if role not in signed and any(key.keyid == signer.public_key.keyid for key in keys_of(delegator, role)):
-                metadata.sign(signer, append=True)
+                sign_metadata(metadata, signer, append=True)  # type: ignore[misc]
                 signed.append(role)
     if not signed:
         raise KeyRejected(f"key {signer.public_key.keyid[:12]} may sign nothing of this change")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner, Key
+from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Root, Targets
 
 from model_server.errors import KeyWithoutRole, ReviewFailed
@@ -18,6 +18,7 @@ from model_server.signing.keys import open_signer
 from model_server.signing.roles import releases_role
 from model_server.signing.state import State
 from model_server.signing.trusted import trusted_state
+from model_server.signing.uris import KeyUri
 
 __all__ = ["Looked", "look_at", "sign_change"]
 
@@ -53,7 +54,7 @@ def look_at(path: Path, root: bytes, trust: Path, *, accept_expired: bool, now: 
 
 def sign_change(
     path: Path,
-    keys: Sequence[Path],
+    keys: Sequence[Path | KeyUri],
     passphrase: bytes,
     *,
     root: bytes,
@@ -76,12 +77,12 @@ def sign_change(
     return looked, sorted(signed)
 
 
-def _open(paths: Sequence[Path], passphrase: bytes, allowed: Sequence[Key]) -> list[CryptoSigner]:
-    signers: list[CryptoSigner] = []
+def _open(places: Sequence[Path | KeyUri], passphrase: bytes, allowed: Sequence[Key]) -> list[Signer]:
+    signers: list[Signer] = []
     useless: KeyWithoutRole | None = None
-    for path in paths:
+    for place in places:
         try:
-            signers.append(open_signer(path, passphrase, allowed))
+            signers.append(open_signer(place, passphrase, allowed))
         except KeyWithoutRole as error:
             useless = error
     if not signers and useless is not None:

@@ -1,4 +1,5 @@
-"""Databases for the server's tests: SQLite, and a PostgreSQL that is started once for a process of the test run."""
+"""What the server's tests share: databases, SQLite and a PostgreSQL that is started once for a process of the test run;
+and a hardware token."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from model_server.storage.objects import open_objects
 from model_server.storage.protocol import Storage
 from tests.support.object_store import Store, store
 from tests.support.postgres import Cluster, NoPostgres, cluster
+from tests.support.softhsm import NoSoftHsm, softhsm
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +71,17 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
         return FolderStorage(tmp_path / "storage")
     running: Store = request.getfixturevalue("object_store")
     return open_objects(running.bucket(), running.options)
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The token "alice" with the keys 2 and 3, the token "server" with key 2. Skipped as above without SoftHSM."""
+    try:
+        with softhsm(
+            tmp_path_factory.mktemp("softhsm"), {"alice": {2: "secp256r1", 3: "secp384r1"}, "server": {2: "secp256r1"}}
+        ):
+            yield
+    except NoSoftHsm as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"this test needs SoftHSM: {error}")
+        pytest.skip(str(error))

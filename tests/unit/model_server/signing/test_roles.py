@@ -1,5 +1,5 @@
 import pytest
-from securesystemslib.signer import SSlibKey
+from securesystemslib.signer import Signature, SSlibKey
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Targets
 
 from model_server.errors import KeyRejected
@@ -12,7 +12,7 @@ from model_server.signing.roles import (
     rollouts_delegation,
     signed_by,
 )
-from tests.support.keys import new_private, same_key
+from tests.support.keys import SPELLINGS, new_private, respelt, same_key
 
 
 def alice_and_bob() -> tuple[SSlibKey, SSlibKey]:
@@ -32,12 +32,29 @@ def test_one_public_key_under_two_ids_is_refused() -> None:
         check_keys("releases-m", [alice, same_key(alice, "0" * 64, "bob")])
 
 
-def test_one_public_key_in_another_spelling_is_refused() -> None:
+def test_one_public_key_in_capitals_is_refused() -> None:
     alice, _ = alice_and_bob()
     shouted = same_key(alice, "0" * 64, "bob")
     shouted.keyval["public"] = shouted.keyval["public"].upper()
     with pytest.raises(KeyRejected, match="same public key"):
         check_keys("releases-m", [alice, shouted])
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_one_key_in_two_spellings_is_neither_two_keys_nor_two_people(spelling: str) -> None:
+    signer = SPELLINGS[spelling]()
+    alice = same_key(signer.public_key, "a" * 64, "alice")
+    again = same_key(alice, "b" * 64, "bob")
+    again.keyval["public"] = respelt(alice.keyval["public"], spelling)
+    with pytest.raises(KeyRejected, match="same public key"):
+        check_keys("releases-m", [alice, again])
+    role = DelegatedRole("releases-m", [alice.keyid, again.keyid], 2, False, paths=["models/m/*"])
+    delegating = Targets(delegations=Delegations({alice.keyid: alice, again.keyid: again}, {"releases-m": role}))
+    metadata = Metadata(Targets())
+    signature = signer.sign(metadata.signed_bytes).signature
+    signatures = {key.keyid: Signature(key.keyid, signature) for key in (alice, again)}
+    assert delegating.get_verification_result("releases-m", metadata.signed_bytes, signatures)  # TUF counts two
+    assert signed_by(delegating, "releases-m", metadata.signed_bytes, signatures) == {"alice": alice.keyid}
 
 
 def test_two_keys_of_one_person_are_refused() -> None:

@@ -14,9 +14,9 @@ from model_server.errors import ReviewFailed
 from model_server.signing.changes.editing import Editor, Holding
 from model_server.signing.changes.judging import judge
 from model_server.signing.keys import online_signer, personal_signer
-from model_server.signing.roles import Expiry, releases_delegation, rollouts_delegation
+from model_server.signing.roles import ONLINE_FIELD, Expiry, releases_delegation, rollouts_delegation
 from model_server.signing.state import Offline, State
-from tests.support.keys import new_private, same_key
+from tests.support.keys import new_private, respelt, same_key
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 PEOPLE = ("alice", "bob", "carol")
@@ -334,11 +334,46 @@ def the_same_key_under_another_owner(made: dict[str, Offline]) -> None:
     _targets(made).add_key(key, "releases-m")
 
 
-@pytest.mark.parametrize("damage", [twin_of_the_server, twin_of_a_root_key, the_same_key_under_another_owner])
+def the_same_ecdsa_key_in_other_words(made: dict[str, Offline]) -> None:
+    key = same_key(CryptoSigner.generate_ecdsa().public_key, "d" * 64, "erin")
+    again = same_key(key, "e" * 64, "mallory")
+    again.keyval["public"] = respelt(key.keyval["public"], "PEM of a compressed point")
+    _targets(made).add_key(key, "releases-m")
+    _targets(made).add_key(again, "releases-n")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        twin_of_the_server,
+        twin_of_a_root_key,
+        the_same_key_under_another_owner,
+        the_same_ecdsa_key_in_other_words,
+    ],
+)
 def test_one_public_key_is_one_owner_in_all_roles_together(damage: Callable[[dict[str, Offline]], None]) -> None:
     made = change(add_dave)
     damage(made)
     with pytest.raises(ReviewFailed, match="the same public key"):
+        judge(BEFORE, made, NOW)
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        CryptoSigner.generate_rsa(size=1024).public_key,
+        CryptoSigner.generate_rsa(scheme="rsa-pkcs1v15-sha256", size=2048).public_key,
+        CryptoSigner.generate_ecdsa(scheme="ecdsa-sha2-nistp521").public_key,
+    ],
+)
+def test_a_key_of_a_weak_or_unusual_kind_is_not_signed_for(weak: SSlibKey) -> None:
+    made = change(add_dave)
+    _targets(made).add_key(same_key(weak, weak.keyid, "mallory"), "releases-m")
+    with pytest.raises(ReviewFailed, match="of no kind that may sign here"):
+        judge(BEFORE, made, NOW)
+    server = SSlibKey(weak.keyid, weak.keytype, weak.scheme, dict(weak.keyval), {ONLINE_FIELD: "timestamp"})
+    made = change(lambda editor: editor.rotate_online("timestamp", server))
+    with pytest.raises(ReviewFailed, match="of no kind that may sign here"):
         judge(BEFORE, made, NOW)
 
 
