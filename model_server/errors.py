@@ -16,6 +16,7 @@ EdgeshipError
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
+    │   ├── UnknownJob            no such job, or it ended long ago
     │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
     │   └── UnknownRollout
@@ -29,6 +30,10 @@ EdgeshipError
     ├── ReleaseError
     │   ├── ReleaseNotNewer       release numbers only grow
     │   └── ReleaseConflict       the release is in a state that does not allow this
+    ├── JobError
+    │   ├── JobQueueFull          more uploads wait to be staged than are taken
+    │   ├── JobConflict           the job has ended
+    │   └── JobLost               the work or the upload of a job went away with its server: stage it again
     ├── RolloutError
     │   ├── InvalidRollout        stages, holdback, predicate or limits that cannot work
     │   │   └── StageTooSmall     a stage that selects fewer devices than can be judged
@@ -59,6 +64,10 @@ __all__ = [
     "InferenceError",
     "IngestBusy",
     "InvalidRollout",
+    "JobConflict",
+    "JobError",
+    "JobLost",
+    "JobQueueFull",
     "KeyRejected",
     "KeyWithoutRole",
     "MalformedRequest",
@@ -88,6 +97,7 @@ __all__ = [
     "TelemetryError",
     "ThresholdNotMet",
     "Unauthorized",
+    "UnknownJob",
     "UnknownLayout",
     "UnknownModel",
     "UnknownPolicy",
@@ -156,6 +166,10 @@ class UnknownRelease(NotFound):
     """The model has no such release, or none that is published."""
 
 
+class UnknownJob(NotFound):
+    """No such job, or one that ended long ago."""
+
+
 class UnknownPolicy(NotFound):
     """No change of the model's policy waits for signatures."""
 
@@ -206,6 +220,22 @@ class ReleaseNotNewer(ReleaseError):
 
 class ReleaseConflict(ReleaseError):
     """The release, or another one of its model, is in a state that does not allow this."""
+
+
+class JobError(ServerError):
+    """Work that goes on after its request was answered."""
+
+
+class JobQueueFull(JobError):
+    """More uploads wait to be staged than are taken; send it again later."""
+
+
+class JobConflict(JobError):
+    """The job has ended, so that it cannot be changed."""
+
+
+class JobLost(JobError):
+    """The work or the upload of a job went away with its server: stage the bundle again."""
 
 
 class RolloutError(ServerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,9 +32,10 @@ from model_server.errors import (
 )
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits, Older
-from model_server.releases.signing_request import next_metadata
-from model_server.releases.staging import stage_files
+from model_server.releases.signing_request import check_newer, next_metadata
+from model_server.releases.staging import open_upload, stage_files
 from model_server.releases.tables import FileRow, ReleaseRow, ReleaseState
+from model_server.releases.watch import UNWATCHED, Watch
 from model_server.signing import proposals
 from model_server.signing.delegation import delegating, threshold_of
 from model_server.signing.proposals import SignatureInfo, role_lock
@@ -146,28 +148,33 @@ class ReleaseService:
 
     # Changing
 
-    def stage(self, path: Path, ceiling: tuple[tuple[int, int], ...], actor: str) -> ReleaseInfo:
-        """Check the bundle at ``path``, keep its files and write the proposal.
+    def stage(
+        self,
+        path: Path,
+        ceiling: tuple[tuple[int, int], ...],
+        actor: str,
+        *,
+        watch: Watch = UNWATCHED,
+        note: Callable[[Session], None] | None = None,
+    ) -> ReleaseInfo:
+        """Check the bundle at ``path``, keep its files and write the proposal. ``note`` is called in the transaction
+        that does, and what it raises ends it.
 
         Raises: an error of `edge_runtime.bundle`; UnknownModel; ReleaseNotNewer; ReleaseConflict if another release of
         the model waits for signatures.
         """
+        watch.at("checking")
+        bundle = open_upload(path)
+        model, release = bundle.manifest.model, bundle.manifest.release
+        watch.about(model, release)
         with reading(self._engine) as session:
+            self._check_free(session, model, release)  # before minutes are spent on it
             audit_head = audit.head(session)
-        staged = stage_files(path, self._blobs, ceiling, audit_head, self._older, self._deltas)
-        model, release = staged.manifest.model, staged.manifest.release
+        staged = stage_files(bundle, self._blobs, ceiling, audit_head, self._older(model), self._deltas, watch)
+        watch.at("proposing")
         with self._repository.lock(), writing(self._engine, role_lock(model)) as session:
-            targets = delegating(self._repository, model)
+            targets = self._check_free(session, model, release)
             current = self._repository.role(releases_role(model)).signed
-            waiting = session.execute(
-                select(ReleaseRow).where(ReleaseRow.model == model, ReleaseRow.state == ReleaseState.STAGED)
-            ).scalar_one_or_none()
-            if waiting is not None:
-                raise ReleaseConflict(
-                    f"{model} {waiting.release} is staged and waits for signatures: publish or withdraw it first"
-                )
-            if self._find(session, model, release) is not None:
-                raise ReleaseNotNewer(f"{model} {release} is published already: build it under a higher number")
             now = self._clock.now()
             expires = (now + self._expiry.releases).replace(microsecond=0)
             pending = next_metadata(model, release, current, staged.files, expires)
@@ -182,8 +189,26 @@ class ReleaseService:
             )
             session.add(row)
             session.flush()
+            if note is not None:
+                note(session)
             self._log(session, actor, "release.staged", model, release, bundle_sha256=staged.bundle_sha256)
             return _info(row, threshold_of(targets, model))
+
+    def _check_free(self, session: Session, model: str, release: int) -> Targets:
+        """The targets that delegate ``model``. Raises: UnknownModel; ReleaseConflict or ReleaseNotNewer if the release
+        cannot be proposed now."""
+        targets = delegating(self._repository, model)
+        waiting = session.execute(
+            select(ReleaseRow).where(ReleaseRow.model == model, ReleaseRow.state == ReleaseState.STAGED)
+        ).scalar_one_or_none()
+        if waiting is not None:
+            raise ReleaseConflict(
+                f"{model} {waiting.release} is staged and waits for signatures: publish or withdraw it first"
+            )
+        if self._find(session, model, release) is not None:
+            raise ReleaseNotNewer(f"{model} {release} is published already: build it under a higher number")
+        check_newer(model, release, self._repository.role(releases_role(model)).signed)
+        return targets
 
     def withdraw(self, model: str, release: int, actor: str) -> None:
         """Forget a staged release. A published one can only be followed by a newer one."""

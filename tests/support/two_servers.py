@@ -28,6 +28,7 @@ from model_server.db.credentials import CredentialRow
 from model_server.db.migrate import upgrade
 from model_server.errors import RolloutConflict
 from model_server.releases.blobs import Blobs
+from model_server.releases.jobs.store import JobStore
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.ingest import ingest
@@ -217,6 +218,17 @@ def publish(engine: Engine, number: int, given: Any, begin: Begin) -> None:
     service.publish("exercise", given["release"], f"server-{number}")
 
 
+def take_jobs(engine: Engine, number: int, given: Any, begin: Begin) -> list[str]:
+    """Run the jobs that are given, whose uploads both have and whose own server is gone. Which were run here."""
+    store, mine = JobStore(engine, SystemClock(), f"server {number}", lambda error: {}), list[str]()
+    begin()
+    while (job := store.take(given)) is not None:
+        with writing(engine) as session:
+            if store.done(session, job.id):
+                mine.append(job.id)
+    return mine
+
+
 def add_telemetry(engine: Engine, number: int, given: Any, begin: Begin) -> int:
     """The same reports to both, in small batches. How many were counted here."""
     mechanisms, day = Mechanisms(lambda model, release: bundles.manifest()), date.fromisoformat(given)
@@ -267,6 +279,7 @@ TASKS: dict[str, Callable[[Engine, int, Any, Begin], Any]] = {
         decide,
         sign,
         publish,
+        take_jobs,
         add_telemetry,
         close_telemetry,
     )
