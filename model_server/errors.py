@@ -29,7 +29,9 @@ EdgeshipError
     │   └── RepositoryDamaged     metadata or a stored file is not what was published or staged
     ├── ReleaseError
     │   ├── ReleaseNotNewer       release numbers only grow
-    │   └── ReleaseConflict       the release is in a state that does not allow this
+    │   ├── ReleaseConflict       the release is in a state that does not allow this
+    │   ├── ReadinessRefused      the bundle is not ready for a fleet: a check, or the operator's command, says so
+    │   └── ReadinessBroken       the operator's command cannot be started
     ├── JobError
     │   ├── JobQueueFull          more uploads wait to be staged than are taken
     │   ├── JobConflict           the job has ended
@@ -75,6 +77,8 @@ __all__ = [
     "ModelUnavailable",
     "NotFound",
     "QueueFull",
+    "ReadinessBroken",
+    "ReadinessRefused",
     "ReleaseConflict",
     "ReleaseError",
     "ReleaseNotNewer",
@@ -220,6 +224,14 @@ class ReleaseNotNewer(ReleaseError):
 
 class ReleaseConflict(ReleaseError):
     """The release, or another one of its model, is in a state that does not allow this."""
+
+
+class ReadinessRefused(ReleaseError):
+    """The bundle is not ready for a fleet: a built-in check, or the operator's command, says so."""
+
+
+class ReadinessBroken(ReleaseError):
+    """The operator's command cannot be started; nothing was judged."""
 
 
 class JobError(ServerError):

@@ -26,6 +26,7 @@ from model_server.releases.jobs.service import JobService
 from model_server.releases.jobs.spool import Spool
 from model_server.releases.jobs.store import JobStore, ProblemOf
 from model_server.releases.policies import PolicyService
+from model_server.releases.readiness.gate import Gate
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
@@ -107,7 +108,12 @@ def _open(
     engine = open_database(settings.database_url)
     settings.cloud_models.mkdir(exist_ok=True)
     deltas = DeltaLimits(releases=settings.delta_releases)
-    releases = ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry, deltas)
+    gate = Gate(
+        command=settings.readiness,
+        timeout_s=settings.readiness_timeout_s,
+        max_accuracy_drop=settings.max_accuracy_drop,
+    )
+    releases = ReleaseService(engine, publisher, Blobs(settings.blobs_dir), clock, settings.expiry, deltas, gate)
     here = f"{socket.gethostname()}:{settings.directory.resolve()}"
     jobs = JobService(JobStore(engine, clock, here, problem_of), Spool(settings.spool_dir), releases.stage, problem_of)
     policies = PolicyService(engine, publisher, clock, settings.expiry)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model_server.client import Client
-from model_server.commands.show import show_job, show_jobs, show_release
+from model_server.commands.show import show_job, show_jobs, show_readiness, show_release
 from model_server.errors import ServerRefused, ServerUnreachable, SettingsError
 
 __all__ = ["follow", "run_jobs", "run_stage"]
@@ -31,7 +31,8 @@ def run_stage(args: argparse.Namespace, client: Client, console: Console) -> Ans
         raise SettingsError(f"there is no bundle {args.bundle}")
     try:
         with _uploading(console, args.bundle.stat().st_size) as sent:
-            job: Answer = client.upload("/v1/releases", args.bundle, {"ceiling": args.ceiling}, sent)
+            options = {"ceiling": args.ceiling, "allow_interface_change": str(args.allow_interface_change).lower()}
+            job: Answer = client.upload("/v1/releases", args.bundle, options, sent)
     except KeyboardInterrupt:
         print("the upload was broken off; nothing was staged", file=sys.stderr)
         raise
@@ -106,6 +107,7 @@ def _followed(job: Answer, client: Client, console: Console) -> Answer:
         show_job(console, job)
         return job
     show_release(console, release)
+    show_readiness(console, release)
     return release
 
 

@@ -93,6 +93,11 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     stage.add_argument("bundle", type=Path, metavar="BUNDLE")
     stage.add_argument("--ceiling", default=DEFAULT_CEILING, help="largest share by age (default: %(default)s)")
+    stage.add_argument(
+        "--allow-interface-change",
+        action="store_true",
+        help="inputs or outputs may differ from the newest release's; the signers are told",
+    )
     stage.add_argument("--no-wait", action="store_true", help="do not follow the job that stages it to its end")
     stage.set_defaults(run="release stage")
     sign = _remote(

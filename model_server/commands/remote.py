@@ -16,7 +16,14 @@ from model_server.client import Client
 from model_server.commands.drift import show_approval, show_drift
 from model_server.commands.jobs import run_jobs, run_stage
 from model_server.commands.policy import is_policy, run_policy
-from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
+from model_server.commands.show import (
+    show_readiness,
+    show_release,
+    show_releases,
+    show_review,
+    show_rollout,
+    show_status,
+)
 from model_server.commands.trust import read_root
 from model_server.errors import MalformedRequest, SettingsError
 from model_server.releases.signing import sign_release
@@ -93,6 +100,8 @@ def _release(
         return _sign(args, model, client, console, passphrase, confirm)
     answer = client.post(f"{path}/publish") if action == "publish" else client.get(path)
     show_release(console, answer)
+    if action == "show":
+        show_readiness(console, answer)
     return answer
 
 
@@ -109,6 +118,7 @@ def _sign(
 
     def reviewed(review: Review) -> bool:
         show_review(console, review)
+        show_readiness(console, client.get(f"/v1/releases/{model}/{review.release}"))
         return args.yes or confirm(f"Sign {model} {review.release}?")
 
     signed = sign_release(

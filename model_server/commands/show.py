@@ -17,6 +17,7 @@ __all__ = [
     "show_job",
     "show_jobs",
     "show_keys",
+    "show_readiness",
     "show_release",
     "show_releases",
     "show_review",
@@ -74,6 +75,27 @@ def show_releases(console: Console, releases: Sequence[Mapping[str, Any]]) -> No
             ],
         )
     )
+
+
+def show_readiness(console: Console, release: Mapping[str, Any]) -> None:
+    """What the server says that its gate found."""
+    found = release["readiness"]
+    if found is None:
+        console.print("Readiness: it was staged by a server that did not judge it.")
+        return
+    hook = found["hook"]
+    checks = [("", check) for check in found["checks"]]
+    checks += [] if hook is None else [(f"{hook['command']}: ", check) for check in hook["checks"]]
+    console.print(
+        table(
+            "Readiness, as the server says",
+            ["check", "passed", "detail"],
+            [(before + check["name"], "yes" if check["passed"] else "no", check["detail"]) for before, check in checks],
+        )
+    )
+    if hook is not None:
+        said = f"{hook['command']} passed it in {hook['seconds']:g} s{': ' if hook['summary'] else ''}{hook['summary']}"
+        console.print(escape(said), soft_wrap=True)
 
 
 def show_job(console: Console, job: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ def release_json(info: ReleaseInfo) -> dict[str, object]:
         "signatures": [signature_json(known) for known in info.signatures],
         "threshold": info.threshold,
         "missing": max(0, info.threshold - len({known.person for known in info.signatures})),
+        "readiness": None if info.readiness is None else info.readiness.to_dict(),
         "staged_by": info.staged_by,
         "staged_at": info.staged_at.isoformat(),
         "published_at": info.published_at.isoformat() if info.published_at else None,

@@ -35,9 +35,13 @@ def releases_router(
 
     @router.post("", status_code=202)
     async def stage(
-        request: Request, response: Response, actor: str = who, ceiling: str = DEFAULT_CEILING
+        request: Request,
+        response: Response,
+        actor: str = who,
+        ceiling: str = DEFAULT_CEILING,
+        allow_interface_change: bool = False,
     ) -> dict[str, object]:
-        options = Options(ceiling=parse_ceiling(ceiling))
+        options = Options(ceiling=parse_ceiling(ceiling), allow_interface_change=allow_interface_change)
         await run_in_threadpool(jobs.reserve)
         job, path = jobs.new_upload()
         try:

@@ -53,6 +53,7 @@ def job_json(info: JobInfo) -> dict[str, object]:
         "bundle_sha256": info.bundle_sha256,
         "bytes": info.bytes,
         "ceiling": format_ceiling(info.options.ceiling),
+        "allow_interface_change": info.options.allow_interface_change,
         "server": info.server,
         "heard": info.heard.isoformat(),
         "created_by": info.created_by,

@@ -38,6 +38,7 @@ class Stage(Protocol):
         ceiling: tuple[tuple[int, int], ...],
         actor: str,
         *,
+        allow_interface_change: bool,
         watch: Watch,
         note: Callable[[Session], None],
     ) -> object: ...
@@ -171,7 +172,14 @@ class JobService:
 
         try:
             watch = _JobWatch(self._store, info.id, stop)
-            self._stage(self._spool.path(info.id), info.options.ceiling, info.created_by, watch=watch, note=note)
+            self._stage(
+                self._spool.path(info.id),
+                info.options.ceiling,
+                info.created_by,
+                allow_interface_change=info.options.allow_interface_change,
+                watch=watch,
+                note=note,
+            )
         except JobStopped:
             self._store.stopped(info.id)
         except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,14 +39,18 @@ class Options:
     """What was asked for with an upload. ``ceiling`` is that of `parse_ceiling`."""
 
     ceiling: tuple[tuple[int, int], ...]
+    allow_interface_change: bool = False
 
     def to_json(self) -> str:
-        return json.dumps({"ceiling": self.ceiling}, separators=(",", ":"))
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Options:
         values = json.loads(text)
-        return cls(ceiling=tuple((age, share) for age, share in values["ceiling"]))
+        return cls(
+            ceiling=tuple((age, share) for age, share in values["ceiling"]),
+            allow_interface_change=values["allow_interface_change"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ def test_every_error_has_a_status_and_few_are_the_servers_own_fault() -> None:
         "InferenceError",
         "JobError",
         "JobLost",
+        "ReadinessBroken",
         "ReleaseError",
         "RemoteError",
         "RepositoryDamaged",

@@ -1,4 +1,4 @@
-"""A bundle is staged by a job, after its upload was answered."""
+"""A bundle is staged by a job, after its upload was answered; and what the readiness gate found is kept."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("problem", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
+    op.add_column("releases", sa.Column("readiness", sa.Text(), nullable=True))
     op.create_index(op.f("ix_jobs_state"), "jobs", ["state"], unique=False)
 
 
