@@ -23,11 +23,14 @@ from model_server.errors import (
     Forbidden,
     IngestBusy,
     InvalidRollout,
+    JobConflict,
+    JobQueueFull,
     KeyRejected,
     MethodRefused,
     ModelUnavailable,
     NotFound,
     QueueFull,
+    ReadinessRefused,
     ReleaseConflict,
     ReleaseNotNewer,
     ReportRefused,
@@ -43,6 +46,7 @@ from model_server.errors import (
 )
 from model_server.inference.app import create_inference_app
 from model_server.releases.api import releases_router
+from model_server.releases.jobs.api import jobs_router
 from model_server.releases.policy_api import policies_router
 from model_server.rollouts.api import outcomes_router, rollouts_router
 from model_server.rollouts.status import list_rollouts
@@ -54,7 +58,7 @@ from model_server.signing.repository import METADATA, TARGETS
 from model_server.signing.static import MetadataFiles, TargetFiles
 from model_server.storage.protocol import Storage
 from model_server.telemetry.api import telemetry_router
-from model_server.web import Authorize, add_problems, caller
+from model_server.web import Authorize, add_problems, caller, problem_of
 
 __all__ = ["STATUSES", "create_app"]
 
@@ -79,6 +83,9 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     ThresholdNotMet: 409,
     ReleaseNotNewer: 409,
     ReleaseConflict: 409,
+    ReadinessRefused: 422,
+    JobQueueFull: 429,
+    JobConflict: 409,
     InvalidRollout: 422,
     RolloutConflict: 409,
     ReportRefused: 422,
@@ -97,7 +104,9 @@ def create_app(
 
     The controller runs while the app does. Raises: SettingsError, KeyRejected, RepositoryDamaged.
     """
-    services = open_services(settings, clock=clock, telemetry_today=telemetry_today)
+    services = open_services(
+        settings, clock=clock, telemetry_today=telemetry_today, problem_of=partial(problem_of, statuses=STATUSES)
+    )
     admin = services.credentials.require(Kind.ADMIN)
     device = services.credentials.require(Kind.FLEET, Kind.ADMIN)
     inference = create_inference_app(settings.cloud_models, device)
@@ -105,9 +114,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.controller.start()
+        services.jobs.start()
         try:
             yield
         finally:
+            services.jobs.stop()
             services.controller.stop()
             inference.close()
             services.telemetry.close()
@@ -127,9 +138,8 @@ def create_app(
     app.include_router(
         outcomes_router(services.engine, services.clock, device, services.releases.models, services.controller.nudge)
     )
-    app.include_router(
-        releases_router(services.releases, admin, settings.spool_dir, max_bundle_bytes=settings.max_bundle_bytes)
-    )
+    app.include_router(releases_router(services.releases, services.jobs, admin, settings.max_bundle_bytes))
+    app.include_router(jobs_router(services.jobs, services.releases, admin))
     app.include_router(
         policies_router(services.policies, admin, partial(_policy_published, services), services.rollouts.named)
     )

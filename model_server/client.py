@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,16 +57,17 @@ class Client:
     def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
         return self._json(self._send("POST", path, json=dict(body or {})))
 
-    def delete(self, path: str) -> None:
-        self._send("DELETE", path)
+    def delete(self, path: str) -> Any:
+        return self._json(self._send("DELETE", path))
 
-    def upload(self, path: str, file: Path, params: Mapping[str, str]) -> Any:
-        """POST a file's bytes in pieces."""
+    def upload(self, path: str, file: Path, params: Mapping[str, str], sent: Callable[[int], None]) -> Any:
+        """POST a file's bytes in pieces. ``sent`` hears how many are on their way."""
 
         def pieces() -> Iterator[bytes]:
             with file.open("rb") as stream:
                 while piece := stream.read(CHUNK_BYTES):
                     yield piece
+                    sent(stream.tell())
 
         headers = {"content-type": "application/octet-stream", "content-length": str(file.stat().st_size)}
         return self._json(

@@ -18,6 +18,7 @@ EdgeshipError
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
+    │   ├── UnknownJob            no such job, or it ended long ago
     │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
     │   └── UnknownRollout
@@ -31,7 +32,13 @@ EdgeshipError
     │   └── RepositoryDamaged     metadata or a stored file is not what was published or staged
     ├── ReleaseError
     │   ├── ReleaseNotNewer       release numbers only grow
-    │   └── ReleaseConflict       the release is in a state that does not allow this
+    │   ├── ReleaseConflict       the release is in a state that does not allow this
+    │   ├── ReadinessRefused      the bundle is not ready for a fleet: a check, or the operator's command, says so
+    │   └── ReadinessBroken       the operator's command cannot be started
+    ├── JobError
+    │   ├── JobQueueFull          more uploads wait to be staged than are taken
+    │   ├── JobConflict           the job has ended
+    │   └── JobLost               the work or the upload of a job went away with its server: stage it again
     ├── RolloutError
     │   ├── InvalidRollout        stages, holdback, predicate or limits that cannot work
     │   │   └── StageTooSmall     a stage that selects fewer devices than can be judged
@@ -62,6 +69,10 @@ __all__ = [
     "InferenceError",
     "IngestBusy",
     "InvalidRollout",
+    "JobConflict",
+    "JobError",
+    "JobLost",
+    "JobQueueFull",
     "KeyRejected",
     "KeyWithoutRole",
     "LeaseLost",
@@ -71,6 +82,8 @@ __all__ = [
     "NotFound",
     "NotStored",
     "QueueFull",
+    "ReadinessBroken",
+    "ReadinessRefused",
     "ReleaseConflict",
     "ReleaseError",
     "ReleaseNotNewer",
@@ -94,6 +107,7 @@ __all__ = [
     "TelemetryError",
     "ThresholdNotMet",
     "Unauthorized",
+    "UnknownJob",
     "UnknownLayout",
     "UnknownModel",
     "UnknownPolicy",
@@ -170,6 +184,10 @@ class UnknownRelease(NotFound):
     """The model has no such release, or none that is published."""
 
 
+class UnknownJob(NotFound):
+    """No such job, or one that ended long ago."""
+
+
 class UnknownPolicy(NotFound):
     """No change of the model's policy waits for signatures."""
 
@@ -224,6 +242,30 @@ class ReleaseNotNewer(ReleaseError):
 
 class ReleaseConflict(ReleaseError):
     """The release, or another one of its model, is in a state that does not allow this."""
+
+
+class ReadinessRefused(ReleaseError):
+    """The bundle is not ready for a fleet: a built-in check, or the operator's command, says so."""
+
+
+class ReadinessBroken(ReleaseError):
+    """The operator's command cannot be started; nothing was judged."""
+
+
+class JobError(ServerError):
+    """Work that goes on after its request was answered."""
+
+
+class JobQueueFull(JobError):
+    """More uploads wait to be staged than are taken; send it again later."""
+
+
+class JobConflict(JobError):
+    """The job has ended, so that it cannot be changed."""
+
+
+class JobLost(JobError):
+    """The work or the upload of a job went away with its server: stage the bundle again."""
 
 
 class RolloutError(ServerError):

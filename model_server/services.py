@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import random
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -14,6 +15,7 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
+from model_server import web
 from model_server.clock import Clock, SystemClock
 from model_server.db.base import open_engine
 from model_server.db.credentials import Credentials
@@ -21,7 +23,11 @@ from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits
+from model_server.releases.jobs.service import JobService
+from model_server.releases.jobs.spool import Spool
+from model_server.releases.jobs.store import JobStore, ProblemOf
 from model_server.releases.policies import PolicyService
+from model_server.releases.readiness.gate import Gate
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
@@ -52,6 +58,7 @@ class Services:
     published: PublishedRoles
     credentials: Credentials
     releases: ReleaseService
+    jobs: JobService
     policies: PolicyService
     rollouts: RolloutService
     telemetry: TelemetryService
@@ -81,16 +88,22 @@ def online_uri(settings: Settings, uri: str) -> KeyUri:
 
 
 def open_services(
-    settings: Settings, *, clock: Clock | None = None, telemetry_today: Callable[[], date] | None = None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    telemetry_today: Callable[[], date] | None = None,
+    problem_of: ProblemOf | None = None,
 ) -> Services:
     """Open the database (bringing it to the present schema), the repository and the online keys, and note what was
-    published just before a crash.
+    published just before a crash. ``problem_of`` says how jobs that failed are answered.
 
     Raises: SettingsError (also if another server has the folder), KeyRejected, RepositoryDamaged.
     """
     claim = _claim(settings.directory)
     try:
-        return _open(settings, clock or SystemClock(), telemetry_today, claim)
+        return _open(
+            settings, clock or SystemClock(), telemetry_today, problem_of or partial(web.problem_of, statuses={}), claim
+        )
     except BaseException:
         claim.close()
         raise
@@ -107,15 +120,26 @@ def _claim(directory: Path) -> BinaryIO:
     return file
 
 
-def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] | None, claim: BinaryIO) -> Services:
+def _open(
+    settings: Settings,
+    clock: Clock,
+    telemetry_today: Callable[[], date] | None,
+    problem_of: ProblemOf,
+    claim: BinaryIO,
+) -> Services:
     engine = open_database(settings.database_url)
     publisher = open_publisher(settings, clock, engine)
-    settings.spool_dir.mkdir(exist_ok=True)
     settings.cloud_models.mkdir(exist_ok=True)
-    for left_over in settings.spool_dir.glob("*.bundle"):
-        left_over.unlink()
     deltas = DeltaLimits(releases=settings.delta_releases)
-    releases = ReleaseService(engine, publisher, Blobs(publisher.repository.storage), clock, settings.expiry, deltas)
+    gate = Gate(
+        command=settings.readiness,
+        timeout_s=settings.readiness_timeout_s,
+        max_accuracy_drop=settings.max_accuracy_drop,
+    )
+    blobs = Blobs(publisher.repository.storage)
+    releases = ReleaseService(engine, publisher, blobs, clock, settings.expiry, deltas, gate)
+    here = f"{socket.gethostname()}:{settings.directory.resolve()}"
+    jobs = JobService(JobStore(engine, clock, here, problem_of), Spool(settings.spool_dir), releases.stage, problem_of)
     policies = PolicyService(engine, publisher, clock, settings.expiry)
     releases.reconcile()
     policies.reconcile()
@@ -140,6 +164,7 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         published=published,
         credentials=Credentials(engine, clock),
         releases=releases,
+        jobs=jobs,
         policies=policies,
         rollouts=rollouts,
         telemetry=telemetry,

@@ -45,7 +45,8 @@ class Place:
 class Settings:
     """``directory`` is the server's folder; relative paths in the file are inside it. ``database`` is a file or a
     URL; the ``objects`` are those of `Place`. ``models_dir`` holds the cloud models,
-    ``<name>/<version>/model.onnx``."""
+    ``<name>/<version>/model.onnx``. ``readiness`` is the command that judges each bundle, and its arguments;
+    ``max_accuracy_drop`` is a share, None for no limit."""
 
     directory: Path
     database: str = Place().database
@@ -61,6 +62,9 @@ class Settings:
     models_dir: Path = Path("models")
     max_bundle_bytes: int = 1 << 30
     delta_releases: int = DeltaLimits().releases
+    readiness: tuple[str, ...] = ()
+    readiness_timeout_s: float = 600.0
+    max_accuracy_drop: float | None = None
     controller_interval_s: float = 30.0
     require_staging: bool = False
     expiry: Expiry = field(default_factory=Expiry)
@@ -128,7 +132,13 @@ _KEYS: dict[str, dict[str, tuple[str, type]]] = {
         "pin_file": ("pin_file", str),
     },
     "inference": {"models_dir": ("models_dir", str)},
-    "releases": {"max_bundle_bytes": ("max_bundle_bytes", int), "delta_releases": ("delta_releases", int)},
+    "releases": {
+        "max_bundle_bytes": ("max_bundle_bytes", int),
+        "delta_releases": ("delta_releases", int),
+        "readiness": ("readiness", list),
+        "readiness_timeout_s": ("readiness_timeout_s", float),
+        "max_accuracy_drop": ("max_accuracy_drop", float),
+    },
     "rollouts": {
         "controller_interval_s": ("controller_interval_s", float),
         "require_staging": ("require_staging", bool),
@@ -185,6 +195,9 @@ timestamp = {own.expiry.timestamp.days}
 [releases]
 max_bundle_bytes = {own.max_bundle_bytes}
 delta_releases = {own.delta_releases}                 # deltas are made from so many releases back; 0 for none
+readiness = []                     # a command that must pass each bundle: ["/etc/edgeship/ready", "--strict"]
+readiness_timeout_s = {own.readiness_timeout_s}
+# max_accuracy_drop = 0.02         # of any artifact below the float one; without this line, no limit
 
 [rollouts]
 controller_interval_s = {own.controller_interval_s}       # renewing metadata and judging rollouts; reports wake it too
@@ -227,6 +240,8 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
     for name in ("keys", "passphrase_file", "pin_file", "models_dir"):
         if name in values:
             values[name] = Path(values[name])
+    if "readiness" in values:
+        values["readiness"] = _command(path, values["readiness"])
     settings = Settings(**values)
     if not 0 < settings.controller_interval_s <= MAX_INTERVAL_S:
         raise SettingsError(f"{path}: controller_interval_s must be above 0 and at most {MAX_INTERVAL_S}")
@@ -238,9 +253,19 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
                 f"{path}: signing.{use} is the URI of a key that lives elsewhere, as in hsm:2?label=edgeship; a key "
                 "file in the folder of keys needs no line here"
             )
+    if settings.readiness_timeout_s <= 0:
+        raise SettingsError(f"{path}: readiness_timeout_s must be above 0")
+    if settings.max_accuracy_drop is not None and not 0 <= settings.max_accuracy_drop <= 1:
+        raise SettingsError(f"{path}: max_accuracy_drop must be from 0 to 1: 0.02 are two points")
     if settings.max_bundle_bytes <= 0:
         raise SettingsError(f"{path}: max_bundle_bytes must be above 0")
     return settings
+
+
+def _command(path: Path, words: list[Any]) -> tuple[str, ...]:
+    if not all(type(word) is str and "\0" not in word for word in words) or (words and not words[0]):
+        raise SettingsError(f'{path}: releases.readiness must be a command and its arguments, as in ["ready", "--all"]')
+    return tuple(words)
 
 
 def _expiry(path: Path, table: Any) -> Expiry:

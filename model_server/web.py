@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 from fastapi import FastAPI, Request
@@ -22,7 +23,7 @@ from edge_runtime.bundle.errors import EdgeshipError
 from model_server.db.postgres import LOCK_NOT_AVAILABLE, sqlstate
 from model_server.errors import BodyTooLarge, MalformedRequest, StorageFull, StorageUnavailable
 
-__all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "spool_body"]
+__all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "problem_of", "spool_body"]
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
@@ -52,11 +53,14 @@ def capped_body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
     return dependency
 
 
-async def spool_body(request: Request, path: Path, limit: int) -> None:
-    """Write the body to ``path``, or raise BodyTooLarge once ``limit`` bytes are passed."""
+async def spool_body(request: Request, path: Path, limit: int) -> str:
+    """Write the body to ``path``, or raise BodyTooLarge once ``limit`` bytes are passed. Its sha256 in hex."""
+    digest = hashlib.sha256()
     with path.open("xb") as file:
         async for piece in _pieces(request, limit):
             file.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def parse_body(model: type[Model], body: bytes) -> Model:
@@ -74,39 +78,33 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
     framework's by its own status."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
-        status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        found = problem_of(error, statuses)
+        if found["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-        answer = problem(status, str(error), type(error).__name__)
+        answer = _answer(found)
         if isinstance(error, BodyTooLarge):
             answer.headers["connection"] = "close"  # else the server would go on reading what it has refused
         return answer
 
     async def framework(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return problem(status, HTTPStatus(status).phrase, "HTTPError")
+        return _answer(_problem(status, HTTPStatus(status).phrase, "HTTPError"))
 
     async def malformed(request: Request, error: Exception) -> JSONResponse:
         parts = error.errors()[0]["loc"] if isinstance(error, RequestValidationError) else ()
         where = ".".join(str(part) for part in parts)
-        return problem(HTTPStatus.BAD_REQUEST, f"{where}: not a value that is allowed here", "MalformedRequest")
+        detail = f"{where}: not a value that is allowed here"
+        return _answer(_problem(HTTPStatus.BAD_REQUEST, detail, "MalformedRequest"))
 
     async def storage(request: Request, error: Exception) -> JSONResponse:
-        named: EdgeshipError
-        if _is_full(error):
-            named = StorageFull(
-                "the server's disk is full, and nothing was changed: free some space, then send this again"
-            )
-        elif _is_away(error):
-            named = StorageUnavailable("the database does not answer, and nothing was changed: send this again later")
-        else:
+        named = _storage_error(error)
+        if named is None:
             raise error
-        named.__cause__ = error
         return await ours(request, named)
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The framework logs the traceback and answers with this; what went wrong is nobody's business outside.
-        answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
+        answer = _answer(problem_of(error, statuses))
         answer.headers["connection"] = "close"  # uvicorn drops the connection after a traceback: say so first
         return answer
 
@@ -136,16 +134,42 @@ def _is_away(error: Exception) -> bool:
     return code == LOCK_NOT_AVAILABLE or code[:2] in ("08", "57")  # connection exception, operator intervention
 
 
-def problem(status: int, detail: str, kind: str) -> JSONResponse:
-    """An RFC 9457 problem; ``kind`` is the error's class name, for programs, ``detail`` is for people."""
-    body = {
+def problem_of(error: Exception, statuses: Mapping[type[EdgeshipError], int]) -> dict[str, Any]:
+    """The RFC 9457 problem that answers ``error``: one of ours by the status of its closest class, a disk or a database
+    that failed by what it means, and anything else without saying what it was."""
+    named = error if isinstance(error, EdgeshipError) else _storage_error(error)
+    if named is None:
+        return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
+    status = next((statuses[kind] for kind in type(named).__mro__ if kind in statuses), 500)
+    return _problem(status, str(named), type(named).__name__)
+
+
+def _storage_error(error: Exception) -> EdgeshipError | None:
+    named: EdgeshipError
+    if _is_full(error):
+        named = StorageFull("the server's disk is full, and nothing was changed: free some space, then send this again")
+    elif _is_away(error):
+        named = StorageUnavailable("the database does not answer, and nothing was changed: send this again later")
+    else:
+        return None
+    named.__cause__ = error
+    return named
+
+
+def _problem(status: int, detail: str, kind: str) -> dict[str, Any]:
+    """``kind`` is the error's class name, for programs, ``detail`` is for people."""
+    return {
         "type": f"urn:edgeship:problem:{kind}",
         "title": HTTPStatus(status).phrase,
-        "status": status,
+        "status": int(status),
         "detail": detail[:2000],
     }
-    headers = _HEADERS.get(status)
-    return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM)
+
+
+def _answer(found: Mapping[str, Any]) -> JSONResponse:
+    return JSONResponse(
+        dict(found), status_code=found["status"], headers=_HEADERS.get(found["status"]), media_type=PROBLEM
+    )
 
 
 _HEADERS: Mapping[int, dict[str, str]] = {

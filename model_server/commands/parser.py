@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _local(commands)
     add_keys_parser(commands)
     _release(commands)
+    _jobs(commands)
     _rollout(commands)
     _drift(commands)
     status = _remote(commands.add_parser("status", help="roles, releases and rollouts of a server"))
@@ -102,9 +103,17 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     release = commands.add_parser("release", help="stage, sign and publish releases").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
-    stage = _remote(release.add_parser("stage", help="upload a bundle; the server checks it and writes the proposal"))
+    stage = _remote(
+        release.add_parser("stage", help="upload a bundle; a job of the server checks it and writes the proposal")
+    )
     stage.add_argument("bundle", type=Path, metavar="BUNDLE")
     stage.add_argument("--ceiling", default=DEFAULT_CEILING, help="largest share by age (default: %(default)s)")
+    stage.add_argument(
+        "--allow-interface-change",
+        action="store_true",
+        help="inputs or outputs may differ from the newest release's; the signers are told",
+    )
+    stage.add_argument("--no-wait", action="store_true", help="do not follow the job that stages it to its end")
     stage.set_defaults(run="release stage")
     sign = _remote(
         _numbered(release.add_parser("sign", help="review a proposal against your own bundle and sign it"), policy=True)
@@ -137,6 +146,21 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     listing = _remote(release.add_parser("list", help="the releases of a model"))
     listing.add_argument("model", metavar="MODEL")
     listing.set_defaults(run="release list")
+
+
+def _jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    jobs = commands.add_parser("jobs", help="uploads that are staged, or were").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    listing = _remote(jobs.add_parser("list", help="the newest first, kept for 30 days"))
+    listing.set_defaults(run="jobs list")
+    show = _remote(jobs.add_parser("show", help="where a job is, or how it ended"))
+    show.add_argument("job", metavar="ID")
+    show.add_argument("--wait", action="store_true", help="follow it to its end; exit status 1 if it fails")
+    show.set_defaults(run="jobs show")
+    cancel = _remote(jobs.add_parser("cancel", help="end a job before its release is staged"))
+    cancel.add_argument("job", metavar="ID")
+    cancel.set_defaults(run="jobs cancel")
 
 
 def _rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

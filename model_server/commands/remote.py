@@ -1,4 +1,4 @@
-"""`release`, `rollout`, `drift` and `status`: what a release manager does to a server over HTTP."""
+"""`release`, `jobs`, `rollout`, `drift` and `status`: what a release manager does to a server over HTTP."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from rich.console import Console
 from edge_runtime.bundle import check_channel, check_model
 from model_server.client import Client
 from model_server.commands.drift import show_approval, show_drift
+from model_server.commands.jobs import run_jobs, run_stage
 from model_server.commands.policy import is_policy, run_policy
-from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
+from model_server.commands.show import (
+    show_readiness,
+    show_release,
+    show_releases,
+    show_review,
+    show_rollout,
+    show_status,
+)
 from model_server.commands.trust import Ask, passphrase_for, read_root, signing_key, trust_folder
 from model_server.errors import MalformedRequest, SettingsError
 from model_server.releases.signing import sign_release
@@ -55,6 +63,8 @@ def run_remote(
         answer: Answer = client.get("/v1/status")
         show_status(console, answer)
         return answer
+    if group == "jobs":
+        return run_jobs(args, action, client, console)
     model = check_model(args.model) if "model" in args else ""
     if group == "release":
         return _release(args, action, model, client, console, passphrase, confirm)
@@ -75,13 +85,9 @@ def _release(
     if is_policy(args, action):
         return run_policy(args, action, model, client, console, passphrase, confirm)
     if action == "stage":
-        if not args.bundle.is_file():
-            raise SettingsError(f"there is no bundle {args.bundle}")
-        answer: Answer = client.upload("/v1/releases", args.bundle, {"ceiling": args.ceiling})
-        show_release(console, answer)
-        return answer
+        return run_stage(args, client, console)
     if action == "list":
-        answer = client.get(f"/v1/releases/{model}")
+        answer: Answer = client.get(f"/v1/releases/{model}")
         show_releases(console, answer["releases"])
         return answer
     path = f"/v1/releases/{model}/{args.release}"
@@ -93,6 +99,8 @@ def _release(
         return _sign(args, model, client, console, passphrase, confirm)
     answer = client.post(f"{path}/publish") if action == "publish" else client.get(path)
     show_release(console, answer)
+    if action == "show":
+        show_readiness(console, answer)
     return answer
 
 
@@ -109,6 +117,7 @@ def _sign(
 
     def reviewed(review: Review) -> bool:
         show_review(console, review)
+        show_readiness(console, client.get(f"/v1/releases/{model}/{review.release}"))
         return args.yes or confirm(f"Sign {model} {review.release}?")
 
     signed = sign_release(

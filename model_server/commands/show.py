@@ -13,7 +13,18 @@ from edge_runtime.bundle import FileRef
 from model_server.quantities import format_ceiling
 from model_server.releases.signing_request import Review
 
-__all__ = ["show_keys", "show_release", "show_releases", "show_review", "show_rollout", "show_status", "table"]
+__all__ = [
+    "show_job",
+    "show_jobs",
+    "show_keys",
+    "show_readiness",
+    "show_release",
+    "show_releases",
+    "show_review",
+    "show_rollout",
+    "show_status",
+    "table",
+]
 
 GOLDEN = ".golden.npz"
 
@@ -64,6 +75,59 @@ def show_releases(console: Console, releases: Sequence[Mapping[str, Any]]) -> No
             ],
         )
     )
+
+
+def show_readiness(console: Console, release: Mapping[str, Any]) -> None:
+    """What the server says that its gate found."""
+    found = release["readiness"]
+    if found is None:
+        console.print("Readiness: it was staged by a server that did not judge it.")
+        return
+    hook = found["hook"]
+    checks = [("", check) for check in found["checks"]]
+    checks += [] if hook is None else [(f"{hook['command']}: ", check) for check in hook["checks"]]
+    console.print(
+        table(
+            "Readiness, as the server says",
+            ["check", "passed", "detail"],
+            [(before + check["name"], "yes" if check["passed"] else "no", check["detail"]) for before, check in checks],
+        )
+    )
+    if hook is not None:
+        said = f"{hook['command']} passed it in {hook['seconds']:g} s{': ' if hook['summary'] else ''}{hook['summary']}"
+        console.print(escape(said), soft_wrap=True)
+
+
+def show_job(console: Console, job: Mapping[str, Any]) -> None:
+    said = f"job {job['id']}: {_job_state(job)}"
+    if job["problem"] is not None:
+        said += f": {job['problem']['detail']}"
+    console.print(escape(said), soft_wrap=True)
+
+
+def show_jobs(console: Console, jobs: Sequence[Mapping[str, Any]]) -> None:
+    made = table(
+        "Jobs",
+        ["job", "state", "release", "staged by", "since"],
+        [
+            (
+                job["id"],
+                _job_state(job),
+                f"{job['model']} {job['release']}" if job["model"] else "–",
+                job["created_by"],
+                _time(job["created"])[:16],
+            )
+            for job in jobs
+        ],
+    )
+    made.columns[0].no_wrap = True  # to be copied
+    console.print(made)
+
+
+def _job_state(job: Mapping[str, Any]) -> str:
+    if job["cancelling"] and job["state"] == "running":
+        return "cancelling"
+    return f"{job['state']}, {job['progress']}" if job["progress"] and not job["ended"] else str(job["state"])
 
 
 def show_rollout(console: Console, rollout: Mapping[str, Any]) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
-
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from model_server.quantities import parse_ceiling
-from model_server.releases.service import ReleaseInfo, ReleaseService
+from model_server.releases.answers import release_json
+from model_server.releases.jobs.api import job_json
+from model_server.releases.jobs.service import JobService
+from model_server.releases.jobs.store import Options
+from model_server.releases.service import ReleaseService
 from model_server.releases.staging import DEFAULT_CEILING
-from model_server.signing.proposals import SignatureInfo
 from model_server.web import Authorize, caller, capped_body, parse_body, spool_body
 
-__all__ = ["MAX_SIGNATURE_BODY", "SignatureBody", "releases_router", "signature_json"]
+__all__ = ["MAX_SIGNATURE_BODY", "SignatureBody", "releases_router"]
 
 MAX_SIGNATURE_BODY = 16_384
 
@@ -25,29 +25,41 @@ class SignatureBody(BaseModel):
     signature: str = Field(min_length=1, max_length=1024, pattern=r"^[0-9a-f]+$")
 
 
-def releases_router(service: ReleaseService, authorize: Authorize, spool: Path, max_bundle_bytes: int) -> APIRouter:
-    """Routes over ``service``. An uploaded bundle is spooled in ``spool`` and removed after it was read."""
+def releases_router(
+    service: ReleaseService, jobs: JobService, authorize: Authorize, max_bundle_bytes: int
+) -> APIRouter:
+    """Routes over ``service``, and the upload of a bundle, which ``jobs`` stages."""
     router = APIRouter(prefix="/v1/releases", tags=["releases"])
     who = Depends(caller(authorize))
     small_body = Depends(capped_body(MAX_SIGNATURE_BODY))
 
-    @router.post("", status_code=201)
-    async def stage(request: Request, actor: str = who, ceiling: str = DEFAULT_CEILING) -> dict[str, object]:
-        steps = parse_ceiling(ceiling)
-        path = spool / f"{secrets.token_hex(16)}.bundle"
+    @router.post("", status_code=202)
+    async def stage(
+        request: Request,
+        response: Response,
+        actor: str = who,
+        ceiling: str = DEFAULT_CEILING,
+        allow_interface_change: bool = False,
+    ) -> dict[str, object]:
+        options = Options(ceiling=parse_ceiling(ceiling), allow_interface_change=allow_interface_change)
+        await run_in_threadpool(jobs.reserve)
+        job, path = jobs.new_upload()
         try:
-            await spool_body(request, path, max_bundle_bytes)
-            return _json(await run_in_threadpool(service.stage, path, steps, actor))
+            sha256 = await spool_body(request, path, max_bundle_bytes)
+            info = await run_in_threadpool(jobs.submit, job, path, sha256, options, actor)
         finally:
             path.unlink(missing_ok=True)
+            jobs.release()
+        response.headers["location"] = f"/v1/jobs/{info.id}"
+        return job_json(info)
 
     @router.get("/{model}")
     def list_releases(model: str, actor: str = who) -> dict[str, object]:
-        return {"model": model, "releases": [_json(info) for info in service.list(model)]}
+        return {"model": model, "releases": [release_json(info) for info in service.list(model)]}
 
     @router.get("/{model}/{release}")
     def show(model: str, release: int, actor: str = who) -> dict[str, object]:
-        return _json(service.show(model, release))
+        return release_json(service.show(model, release))
 
     @router.delete("/{model}/{release}", status_code=204)
     def withdraw(model: str, release: int, actor: str = who) -> None:
@@ -64,32 +76,10 @@ def releases_router(service: ReleaseService, authorize: Authorize, spool: Path, 
     @router.post("/{model}/{release}/signatures")
     def sign(model: str, release: int, actor: str = who, body: bytes = small_body) -> dict[str, object]:
         sent = parse_body(SignatureBody, body)
-        return _json(service.add_signature(model, release, sent.keyid, sent.signature, actor))
+        return release_json(service.add_signature(model, release, sent.keyid, sent.signature, actor))
 
     @router.post("/{model}/{release}/publish")
     def publish(model: str, release: int, actor: str = who) -> dict[str, object]:
-        return _json(service.publish(model, release, actor))
+        return release_json(service.publish(model, release, actor))
 
     return router
-
-
-def signature_json(known: SignatureInfo) -> dict[str, str]:
-    return {"person": known.person, "keyid": known.keyid, "signed_at": known.signed_at.isoformat()}
-
-
-def _json(info: ReleaseInfo) -> dict[str, object]:
-    return {
-        "model": info.model,
-        "release": info.release,
-        "version": info.version,
-        "state": info.state.value,
-        "bundle_sha256": info.bundle_sha256,
-        "metadata_version": info.metadata_version,
-        "files": [{"file": ref.file, "bytes": ref.bytes, "sha256": ref.sha256} for ref in info.files],
-        "signatures": [signature_json(known) for known in info.signatures],
-        "threshold": info.threshold,
-        "missing": max(0, info.threshold - len({known.person for known in info.signatures})),
-        "staged_by": info.staged_by,
-        "staged_at": info.staged_at.isoformat(),
-        "published_at": info.published_at.isoformat() if info.published_at else None,
-    }

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge_runtime.bundle import PolicyDocument
 from edge_runtime.bundle.limits import MAX_REVOKED
 from edge_runtime.bundle.names import MAX_RELEASE
-from model_server.releases.api import MAX_SIGNATURE_BODY, SignatureBody, signature_json
+from model_server.releases.answers import signature_json
+from model_server.releases.api import MAX_SIGNATURE_BODY, SignatureBody
 from model_server.releases.policies import PendingPolicy, PolicyInfo, PolicyService
 from model_server.web import Authorize, caller, capped_body, parse_body
 

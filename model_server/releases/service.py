@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import TargetFile, Targets
 
 from edge_runtime.bundle import (
     MANIFEST_FILE,
     RELEASE_FILE,
+    Bundle,
     FileRef,
     Manifest,
     check_model,
@@ -24,6 +26,7 @@ from model_server.audit import log as audit
 from model_server.clock import Clock
 from model_server.db.base import reading, writing
 from model_server.errors import (
+    ReadinessRefused,
     ReleaseConflict,
     ReleaseNotNewer,
     RepositoryDamaged,
@@ -31,9 +34,12 @@ from model_server.errors import (
 )
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits, Older
-from model_server.releases.signing_request import next_metadata
-from model_server.releases.staging import stage_files
+from model_server.releases.readiness.gate import Gate
+from model_server.releases.readiness.report import Report
+from model_server.releases.signing_request import check_newer, next_metadata
+from model_server.releases.staging import open_upload, stage_files
 from model_server.releases.tables import FileRow, ReleaseRow, ReleaseState
+from model_server.releases.watch import UNWATCHED, Watch
 from model_server.signing import proposals
 from model_server.signing.delegation import delegating, threshold_of
 from model_server.signing.proposals import SignatureInfo, role_lock
@@ -57,6 +63,7 @@ class ReleaseInfo:
     files: tuple[FileRef, ...]
     signatures: tuple[SignatureInfo, ...]
     threshold: int
+    readiness: Report | None
     staged_by: str
     staged_at: datetime
     published_at: datetime | None
@@ -71,6 +78,7 @@ class ReleaseService:
         clock: Clock,
         expiry: Expiry,
         deltas: DeltaLimits | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._engine = engine
         self._publisher = publisher
@@ -79,6 +87,7 @@ class ReleaseService:
         self._clock = clock
         self._expiry = expiry
         self._deltas = deltas or DeltaLimits()
+        self._gate = gate or Gate()
         self._models: tuple[str, tuple[str, ...]] | None = None
         self._manifests: dict[tuple[str, int], Manifest] = {}
 
@@ -146,28 +155,36 @@ class ReleaseService:
 
     # Changing
 
-    def stage(self, path: Path, ceiling: tuple[tuple[int, int], ...], actor: str) -> ReleaseInfo:
-        """Check the bundle at ``path``, keep its files and write the proposal.
+    def stage(
+        self,
+        path: Path,
+        ceiling: tuple[tuple[int, int], ...],
+        actor: str,
+        *,
+        allow_interface_change: bool = False,
+        watch: Watch = UNWATCHED,
+        note: Callable[[Session], None] | None = None,
+    ) -> ReleaseInfo:
+        """Check the bundle at ``path``, keep its files and write the proposal. ``note`` is called in the transaction
+        that does, and what it raises ends it.
 
         Raises: an error of `edge_runtime.bundle`; UnknownModel; ReleaseNotNewer; ReleaseConflict if another release of
-        the model waits for signatures.
+        the model waits for signatures; ReadinessRefused; ReadinessBroken.
         """
+        watch.at("checking")
+        bundle = open_upload(path)
+        model, release = bundle.manifest.model, bundle.manifest.release
+        watch.about(model, release)
+        with reading(self._engine) as session:
+            self._check_free(session, model, release)  # before minutes are spent on it
+        ready = self._judge(bundle, path, actor, allow_interface_change, watch)
         with reading(self._engine) as session:
             audit_head = audit.head(session)
-        staged = stage_files(path, self._blobs, ceiling, audit_head, self._older, self._deltas)
-        model, release = staged.manifest.model, staged.manifest.release
+        staged = stage_files(bundle, self._blobs, ceiling, audit_head, self._older(model), self._deltas, watch)
+        watch.at("proposing")
         with self._repository.lock(), writing(self._engine, role_lock(model)) as session:
-            targets = delegating(self._repository, model)
+            targets = self._check_free(session, model, release)
             current = self._repository.role(releases_role(model)).signed
-            waiting = session.execute(
-                select(ReleaseRow).where(ReleaseRow.model == model, ReleaseRow.state == ReleaseState.STAGED)
-            ).scalar_one_or_none()
-            if waiting is not None:
-                raise ReleaseConflict(
-                    f"{model} {waiting.release} is staged and waits for signatures: publish or withdraw it first"
-                )
-            if self._find(session, model, release) is not None:
-                raise ReleaseNotNewer(f"{model} {release} is published already: build it under a higher number")
             now = self._clock.now()
             expires = (now + self._expiry.releases).replace(microsecond=0)
             pending = next_metadata(model, release, current, staged.files, expires)
@@ -177,13 +194,53 @@ class ReleaseService:
                 version=staged.manifest.version,
                 state=ReleaseState.STAGED.value,
                 bundle_sha256=staged.bundle_sha256,
+                readiness=ready.to_json(),
                 proposal=proposals.new_proposal(releases_role(model), f"{model}/{release}", pending, actor, now),
                 files=[FileRow(file=ref.file, bytes=ref.bytes, sha256=ref.sha256) for ref in staged.files.values()],
             )
             session.add(row)
             session.flush()
-            self._log(session, actor, "release.staged", model, release, bundle_sha256=staged.bundle_sha256)
+            if note is not None:
+                note(session)
+            judged = {"readiness": ready.to_dict(), "allow_interface_change": allow_interface_change}
+            self._log(session, actor, "release.staged", model, release, bundle_sha256=staged.bundle_sha256, **judged)
             return _info(row, threshold_of(targets, model))
+
+    def _judge(self, bundle: Bundle, path: Path, actor: str, allow_interface_change: bool, watch: Watch) -> Report:
+        """What the gate finds; a refusal is in the audit log too."""
+        model, release = bundle.manifest.model, bundle.manifest.release
+        with reading(self._engine) as session:
+            newest = session.scalar(
+                select(func.max(ReleaseRow.release)).where(
+                    ReleaseRow.model == model, ReleaseRow.state == ReleaseState.PUBLISHED
+                )
+            )
+        before = None if newest is None else self.manifest(model, newest)
+        try:
+            return self._gate.judge(
+                bundle, path, before, actor, allow_interface_change=allow_interface_change, watch=watch
+            )
+        except ReadinessRefused as refused:
+            with writing(self._engine, role_lock(model)) as session:
+                reason = str(refused)
+                self._log(session, actor, "release.refused", model, release, bundle_sha256=bundle.sha256, reason=reason)
+            raise
+
+    def _check_free(self, session: Session, model: str, release: int) -> Targets:
+        """The targets that delegate ``model``. Raises: UnknownModel; ReleaseConflict or ReleaseNotNewer if the release
+        cannot be proposed now."""
+        targets = delegating(self._repository, model)
+        waiting = session.execute(
+            select(ReleaseRow).where(ReleaseRow.model == model, ReleaseRow.state == ReleaseState.STAGED)
+        ).scalar_one_or_none()
+        if waiting is not None:
+            raise ReleaseConflict(
+                f"{model} {waiting.release} is staged and waits for signatures: publish or withdraw it first"
+            )
+        if self._find(session, model, release) is not None:
+            raise ReleaseNotNewer(f"{model} {release} is published already: build it under a higher number")
+        check_newer(model, release, self._repository.role(releases_role(model)).signed)
+        return targets
 
     def withdraw(self, model: str, release: int, actor: str) -> None:
         """Forget a staged release. A published one can only be followed by a newer one."""
@@ -301,6 +358,7 @@ def _info(row: ReleaseRow, threshold: int) -> ReleaseInfo:
         files=tuple(FileRef(file=file.file, bytes=file.bytes, sha256=file.sha256) for file in row.files),
         signatures=proposals.signatures(row.proposal),
         threshold=threshold,
+        readiness=None if row.readiness is None else Report.from_json(row.readiness),
         staged_by=row.proposal.proposed_by,
         staged_at=row.proposal.proposed_at,
         published_at=row.proposal.published_at,

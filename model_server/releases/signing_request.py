@@ -26,7 +26,7 @@ from edge_runtime.bundle import (
 )
 from model_server.errors import ReleaseNotNewer, ReviewFailed
 
-__all__ = ["Review", "check_next", "check_target", "highest_release", "next_metadata", "review"]
+__all__ = ["Review", "check_newer", "check_next", "check_target", "highest_release", "next_metadata", "review"]
 
 MAX_LIFE = timedelta(days=91)  # 90, and a day for clocks that differ
 
@@ -65,6 +65,16 @@ def highest_release(model: str, targets: Targets) -> int:
     return highest
 
 
+def check_newer(model: str, release: int, current: Targets) -> None:
+    """Raises ReleaseNotNewer unless ``release`` is above every release in ``current``."""
+    newest = highest_release(model, current)
+    if release <= newest:
+        raise ReleaseNotNewer(
+            f"{model} {release} is not newer than {newest}, which is published: numbers only grow, build it as "
+            f"release {newest + 1}"
+        )
+
+
 def next_metadata(
     model: str, release: int, current: Targets, files: Mapping[str, FileRef], expires: datetime
 ) -> Targets:
@@ -72,12 +82,7 @@ def next_metadata(
 
     Raises ReleaseNotNewer unless ``release`` is above every release in ``current``.
     """
-    newest = highest_release(model, current)
-    if release <= newest:
-        raise ReleaseNotNewer(
-            f"{model} {release} is not newer than {newest}, which is published: numbers only grow, build it as "
-            f"release {newest + 1}"
-        )
+    check_newer(model, release, current)
     targets = dict(current.targets)
     for name, ref in sorted(files.items()):
         path = target_path(model, release, name)

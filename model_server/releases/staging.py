@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from edge_runtime.bundle import (
 )
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits, Older, offer_deltas
+from model_server.releases.watch import UNWATCHED, Watch
 
-__all__ = ["DEFAULT_CEILING", "StagedFiles", "stage_files"]
+__all__ = ["DEFAULT_CEILING", "StagedFiles", "open_upload", "stage_files"]
 
 # The real one: a release that is bad in a way nobody sees for days reaches few devices in those days.
 DEFAULT_CEILING = "0h=1%,24h=10%,72h=50%,120h=100%"
@@ -37,19 +38,9 @@ class StagedFiles:
     files: Mapping[str, FileRef]
 
 
-def stage_files(
-    path: Path,
-    blobs: Blobs,
-    ceiling: tuple[tuple[int, int], ...],
-    audit_head: str | None,
-    older: Callable[[str], Sequence[Older]],
-    deltas: DeltaLimits,
-) -> StagedFiles:
-    """Check a bundle whole, keep its files, and add ``release.json`` and deltas from ``older`` releases of its model.
-
-    Raises: BundleError, ManifestError or another error of `edge_runtime.bundle` for a bundle that must not be used.
-    """
-    bundle = _open_uploaded(path)
+def open_upload(path: Path) -> Bundle:
+    """Check a bundle whole. Raises an error of `edge_runtime.bundle` for one that must not be used."""
+    bundle = _open(path)
     if bundle.release_document is not None or bundle.tuf:
         raise ArchiveError(
             "this bundle was exported by a server: stage the one that came from edgeship-convert, whose "
@@ -57,12 +48,29 @@ def stage_files(
         )
     if bundle.policy is not None:
         raise ArchiveError("this bundle holds a policy.json, which is signed by itself and never with a release")
+    return bundle
+
+
+def stage_files(
+    bundle: Bundle,
+    blobs: Blobs,
+    ceiling: tuple[tuple[int, int], ...],
+    audit_head: str | None,
+    older: Sequence[Older],
+    deltas: DeltaLimits,
+    watch: Watch = UNWATCHED,
+) -> StagedFiles:
+    """Keep the files of a bundle, and add ``release.json`` and deltas from ``older`` releases of its model.
+
+    Raises DigestMismatch if the bundle changed since it was checked.
+    """
     manifest = bundle.manifest
     files = dict(bundle.files)
     for name, ref in files.items():
+        watch.check()
         blobs.add(ref.sha256, partial(bundle.copy, name))
-    before = [each for each in older(manifest.model) if each.release < manifest.release]
-    offered = offer_deltas(manifest, before, blobs, deltas)
+    before = [each for each in older if each.release < manifest.release]
+    offered = offer_deltas(manifest, before, blobs, deltas, watch)
     files |= {delta.file: FileRef(file=delta.file, bytes=delta.bytes, sha256=delta.sha256) for delta in offered}
     document = write_release(
         ReleaseDocument(
@@ -74,7 +82,7 @@ def stage_files(
     return StagedFiles(manifest=manifest, bundle_sha256=bundle.sha256, files=files)
 
 
-def _open_uploaded(path: Path) -> Bundle:
+def _open(path: Path) -> Bundle:
     """Where the server keeps an upload means nothing to who sent it."""
     try:
         return open_bundle(path)

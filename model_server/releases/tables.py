@@ -19,7 +19,8 @@ class ReleaseState(StrEnum):
 
 
 class ReleaseRow(Base):
-    """``proposal`` is the next metadata of ``releases-<model>`` that adds this release, and who has signed it."""
+    """``proposal`` is the next metadata of ``releases-<model>`` that adds this release, and who has signed it;
+    ``readiness`` is the gate's `Report`, which releases of older versions lack."""
 
     __tablename__ = "releases"
     __table_args__ = (UniqueConstraint("model", "release"),)
@@ -30,6 +31,7 @@ class ReleaseRow(Base):
     version: Mapped[str] = mapped_column(String(128))
     state: Mapped[str] = mapped_column(String(16))
     bundle_sha256: Mapped[str] = mapped_column(String(64))
+    readiness: Mapped[str | None] = mapped_column(Text)  # JSON
     proposal_id: Mapped[int] = mapped_column(ForeignKey("proposals.id"))
 
     proposal: Mapped[ProposalRow] = relationship(cascade="all, delete-orphan", single_parent=True)

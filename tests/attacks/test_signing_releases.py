@@ -404,6 +404,9 @@ def test_the_fleets_token_changes_nothing(server: Running, settings: Settings, b
         ("POST", "/v1/rollouts/stable/exercise/halt"),
         ("GET", "/v1/rollouts/stable/exercise"),
         ("GET", "/v1/devices"),
+        ("GET", "/v1/jobs"),
+        ("GET", "/v1/jobs/0"),
+        ("DELETE", "/v1/jobs/0"),
         ("GET", "/v1/status"),
     ):
         assert server.device.request(method, path).status_code == 403, path

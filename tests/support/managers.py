@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 from tuf.ngclient import Updater
@@ -17,8 +20,42 @@ def api(server: Running, settings: Settings) -> Client:
     return Client(server.url, credentials(settings)["admin_api_key"])
 
 
-def stage(server: Running, bundle: Path, ceiling: str = "0s=100%") -> httpx.Response:
-    return server.admin.post("/v1/releases", params={"ceiling": ceiling}, content=bundle.read_bytes())
+def upload(server: Running, bundle: Path | bytes, ceiling: str = "0s=100%", **options: str) -> httpx.Response:
+    """The answer to the upload: the job that stages it, or a problem."""
+    content = bundle if isinstance(bundle, bytes) else bundle.read_bytes()
+    return server.admin.post("/v1/releases", params={"ceiling": ceiling, **options}, content=content)
+
+
+def until(server: Running, job: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """A job once it is as the condition says."""
+    deadline = time.monotonic() + 60
+    while not condition(found := server.admin.get(f"/v1/jobs/{job}").json()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return dict(found)
+
+
+def ended(server: Running, job: str) -> dict[str, Any]:
+    return until(server, job, lambda found: found["state"] not in ("waiting", "running"))
+
+
+def stage(server: Running, bundle: Path | bytes, ceiling: str = "0s=100%", **options: str) -> httpx.Response:
+    """What came of it: 201 and the release, or the problem of the job, or of the upload."""
+    answer = upload(server, bundle, ceiling, **options)
+    if answer.status_code != 202:
+        return answer
+    job = ended(server, answer.json()["id"])
+    if job["state"] == "done":
+        return httpx.Response(201, json=job["staged"])
+    return httpx.Response(job["problem"]["status"], json=job["problem"])
+
+
+def spool_empties(server: Running) -> None:
+    """An upload goes when its job has ended, soon after that is known."""
+    deadline = time.monotonic() + 60
+    while left := list(server.services.settings.spool_dir.iterdir()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
 
 
 def sign(server: Running, settings: Settings, person: str, bundle: Path, release: int = 1) -> Signed:

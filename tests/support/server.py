@@ -135,16 +135,23 @@ def running(settings: Settings, clock: SteppedClock | None = None) -> Iterator[R
     thread.start()
     assert started.wait(30)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    tokens = credentials(settings)
     try:
-        with (
-            httpx.Client(base_url=url, headers=_bearer(tokens["admin_api_key"]), timeout=30) as admin,
-            httpx.Client(base_url=url, headers=_bearer(tokens["fleet_token"]), timeout=30) as device,
-        ):
-            yield Running(url, app.state.services, admin, device)
+        with connected(url, settings, app.state.services) as connection:
+            yield connection
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@contextmanager
+def connected(url: str, settings: Settings, services: Services | None = None) -> Iterator[Running]:
+    """A server that runs already; ``services`` are at hand only of one in this process."""
+    tokens = credentials(settings)
+    with (
+        httpx.Client(base_url=url, headers=_bearer(tokens["admin_api_key"]), timeout=30) as admin,
+        httpx.Client(base_url=url, headers=_bearer(tokens["fleet_token"]), timeout=30) as device,
+    ):
+        yield Running(url, services, admin, device)  # type: ignore[arg-type]
 
 
 def credentials(settings: Settings) -> Mapping[str, str]:

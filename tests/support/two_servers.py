@@ -31,6 +31,7 @@ from model_server.db.credentials import CredentialRow
 from model_server.db.migrate import upgrade
 from model_server.errors import RolloutConflict
 from model_server.releases.blobs import Blobs
+from model_server.releases.jobs.store import JobStore
 from model_server.releases.service import ReleaseService
 from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.ingest import ingest
@@ -259,6 +260,17 @@ def publish_plans(engine: Engine, number: int, given: Any, begin: Begin) -> list
     return signed
 
 
+def take_jobs(engine: Engine, number: int, given: Any, begin: Begin) -> list[str]:
+    """Run the jobs that are given, whose uploads both have and whose own server is gone. Which were run here."""
+    store, mine = JobStore(engine, SystemClock(), f"server {number}", lambda error: {}), list[str]()
+    begin()
+    while (job := store.take(given)) is not None:
+        with writing(engine) as session:
+            if store.done(session, job.id):
+                mine.append(job.id)
+    return mine
+
+
 def add_telemetry(engine: Engine, number: int, given: Any, begin: Begin) -> int:
     """The same reports to both, in small batches. How many were counted here."""
     mechanisms, day = Mechanisms(lambda model, release: bundles.manifest()), date.fromisoformat(given)
@@ -310,6 +322,7 @@ TASKS: dict[str, Callable[[Engine, int, Any, Begin], Any]] = {
         sign,
         publish,
         publish_plans,
+        take_jobs,
         add_telemetry,
         close_telemetry,
     )

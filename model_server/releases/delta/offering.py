@@ -1,45 +1,33 @@
-"""Which deltas a release is staged with: from the last releases, for each artifact, where one is worth its download.
-
-Patches are made in a process of their own: one takes a processor for seconds and ten times its files in memory, neither
-of which a server that answers devices has to spare.
-"""
+"""Which deltas a release is staged with: from the last releases, for each artifact, where one is worth its download."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
-
-import zstandard
 
 from edge_runtime.bundle import Artifact, Delta, Manifest, delta_file
+from model_server.errors import RepositoryDamaged
 from model_server.releases.blobs import Blobs
+from model_server.releases.delta.process import Make, MakerDied, PatchFailed, PatchMaker
+from model_server.releases.watch import UNWATCHED, Watch
 
 __all__ = ["DeltaLimits", "Older", "offer_deltas"]
-
-Make = Callable[[bytes, bytes], bytes]  # (old, new) → patch
 
 log = logging.getLogger(__name__)
 
 WORTH = 0.7  # of the compressed file; a larger delta saves too little for what can go wrong
 LEAST_BYTES = 4096  # of a file; below, a request costs more than its bytes
-FULL_LEVEL = 9  # of zstd, for the compressed file: higher ones gain a percent for ten times the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaLimits:
-    """``releases`` back from the new one; files of at most ``max_bytes``; none begun after ``seconds``."""
+    """``releases`` back from the new one; files of at most ``max_bytes``; each made within ``seconds``."""
 
     releases: int = 3
     max_bytes: int = 128 << 20
-    seconds: float = 240.0
+    seconds: float = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +43,13 @@ def offer_deltas(
     older: Sequence[Older],
     blobs: Blobs,
     limits: DeltaLimits,
-    clock: Callable[[], float] = time.monotonic,
+    watch: Watch = UNWATCHED,
     make: Make | None = None,
 ) -> tuple[Delta, ...]:
     """Make the deltas to ``manifest`` from ``older``, newest first, and keep them in ``blobs``, where the files are.
 
     One that could not be made, or does not make its file here, is left out and logged: devices download the whole file
-    then, as they would from any older release. ``make`` is called in the other process (default: `make_delta`).
+    then, as they would from any older release. ``make`` is `PatchMaker`'s.
     """
     pairs = [
         (artifact, release, before)
@@ -74,25 +62,23 @@ def offer_deltas(
     ]
     if not pairs:
         return ()
-    began, found, full = clock(), list[Delta](), dict[str, int]()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        for artifact, release, before in pairs:
-            if clock() - began >= limits.seconds:
-                break
+    found, full = list[Delta](), dict[str, int]()
+    with PatchMaker(make) as maker:
+        for number, (artifact, release, before) in enumerate(pairs, 1):
+            watch.at("delta", number, len(pairs))
             try:
                 with blobs.local(before.sha256) as old, blobs.local(artifact.sha256) as new:
-                    patch, whole = process.submit(_make, old, new, full.get(artifact.file), make).result()
-            except (BrokenProcessPool, MemoryError) as error:
+                    patch = maker.patch(old, new, full.get(artifact.file), limit_s=limits.seconds, check=watch.check)
+            except MakerDied as error:
                 # The machine has no room for this; the release is as good without.
-                log.warning("no deltas to %s %d: %r", manifest.model, manifest.release, error)
+                log.warning("no deltas to %s %d: %s", manifest.model, manifest.release, error)
                 break
-            except Exception:
-                # Whatever the codecs raise over these two files, the release does not depend on it.
-                log.exception("no delta of %s from release %d", artifact.file, release.release)
+            except (PatchFailed, RepositoryDamaged) as error:
+                log.warning("no delta of %s from release %d: %s", artifact.file, release.release, error)
                 continue
-            full[artifact.file] = whole
-            if len(patch) < WORTH * whole:
-                found.append(_kept(patch, artifact, release.release, blobs))
+            full[artifact.file] = patch.whole
+            if len(patch.data) < WORTH * patch.whole:
+                found.append(_kept(patch.data, artifact, release.release, blobs))
     return tuple(found)
 
 
@@ -102,34 +88,6 @@ def _same(artifact: Artifact, manifest: Manifest) -> Artifact | None:
         (each for each in manifest.artifacts if (each.target, each.precision) == (artifact.target, artifact.precision)),
         None,
     )
-
-
-def _make(old: Path, new: Path, known: int | None, make: Make | None) -> tuple[bytes, int]:
-    """In the other process: the patch, and the bytes of the compressed new file."""
-    from model_server.releases.delta.making import make_delta
-
-    before, after = old.read_bytes(), new.read_bytes()
-    whole = known or len(zstandard.ZstdCompressor(level=FULL_LEVEL).compress(after))
-    patch = (make or make_delta)(before, after)
-    _try(before, after, patch)
-    return patch, whole
-
-
-def _try(before: bytes, after: bytes, patch: bytes) -> None:
-    """Apply it as a device would. Raises where it does not make the file: a fleet must not be who finds out."""
-    from edge_runtime.update.delta import DeltaDamaged, apply
-
-    made = hashlib.sha256()
-    apply(
-        io.BytesIO(before),
-        io.BytesIO(patch),
-        old_sha256=hashlib.sha256(before).hexdigest(),
-        old_length=len(before),
-        new_length=len(after),
-        write=made.update,
-    )
-    if made.digest() != hashlib.sha256(after).digest():
-        raise DeltaDamaged("it makes other bytes than the file")
 
 
 def _kept(patch: bytes, artifact: Artifact, release: int, blobs: Blobs) -> Delta:

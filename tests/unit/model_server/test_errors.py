@@ -31,7 +31,10 @@ def test_every_error_has_a_status_and_few_are_the_servers_own_fault() -> None:
     assert {name for name, code in ours.items() if code == 500} == {
         "AuditBroken",
         "InferenceError",
+        "JobError",
+        "JobLost",
         "NotStored",
+        "ReadinessBroken",
         "ReleaseError",
         "RemoteError",
         "RepositoryDamaged",

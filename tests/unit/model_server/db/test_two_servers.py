@@ -16,6 +16,8 @@ from model_server.audit.tables import AuditRow
 from model_server.clock import SystemClock
 from model_server.db.base import open_engine, reading, writing
 from model_server.db.credentials import CredentialRow
+from model_server.releases.jobs.store import JobStore, Options
+from model_server.releases.jobs.tables import JobState
 from model_server.rollouts.tables import ArmRow, EventRow, RolloutDeviceRow, RolloutRow
 from model_server.services import open_publisher
 from model_server.signing.keys import open_signer
@@ -24,7 +26,7 @@ from model_server.telemetry.store import decode_cells
 from model_server.telemetry.tables import DailyIdRow, OpenCohortRow, SumRow
 from tests.support import two_servers
 from tests.support.postgres import Cluster
-from tests.support.server import PASSPHRASE, key_file, make_bundle, make_folder
+from tests.support.server import PASSPHRASE, SteppedClock, key_file, make_bundle, make_folder
 from tests.support.two_servers import BATCHES, DEVICES, REPORTS, Pair
 
 
@@ -143,6 +145,17 @@ def test_a_signature_that_both_bring_is_kept_once_and_one_of_them_publishes(
         "release.withdrawn": last - 1,
         "release.published": 1,
     }
+
+
+def test_a_job_that_both_could_run_is_run_by_one(servers: Pair, engine: Engine, database: str) -> None:
+    jobs, clock = [f"job-{number}" for number in range(8)], SteppedClock()
+    clock.advance(days=-1)
+    gone = JobStore(engine, clock, "gone", lambda error: {})
+    for job in jobs:
+        gone.add(job, job, 5, Options(ceiling=((0, 1),)), "admin")
+    first, second = servers.do("take_jobs", address=database, given=jobs)
+    assert sorted(first + second) == jobs
+    assert {(info.state, info.starts) for info in gone.list()} == {(JobState.DONE, 1)}
 
 
 def test_telemetry_that_reaches_both_counts_once_and_one_of_them_closes_its_day(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
+import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,9 @@ import pytest
 from edge_runtime.bundle import Manifest
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta import make_delta
-from model_server.releases.delta.offering import DeltaLimits, Make, Older, offer_deltas
+from model_server.releases.delta.offering import DeltaLimits, Older, offer_deltas
+from model_server.releases.delta.process import Make
+from model_server.releases.watch import UNWATCHED, Watch
 from model_server.storage.folder import FolderStorage
 from tests.support import bundles
 
@@ -46,6 +53,42 @@ def dies(old: bytes, new: bytes) -> bytes:
     os._exit(9)
 
 
+def takes_for_ever_over_release_1(old: bytes, new: bytes) -> bytes:
+    if old == FILES[1]:
+        time.sleep(600)
+    return make_delta(old, new)
+
+
+def holds_a_lock(old: bytes, new: bytes) -> bytes:
+    with Path("lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Path("locked").touch()
+        time.sleep(600)
+    return b""
+
+
+class Cancelled(Exception):
+    pass
+
+
+class Impatient:
+    """Wants nothing more once the second delta is being made."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.looked = 0
+
+    def about(self, model: str, release: int) -> None:
+        pass
+
+    def at(self, stage: str, step: int = 0, steps: int = 0) -> None:
+        self.seen.append(f"{stage} {step} of {steps}")
+
+    def check(self) -> None:
+        if len(self.seen) == 2:
+            raise Cancelled
+
+
 def manifest(release: int) -> Manifest:
     data = FILES[release]
     artifact = dataclasses.replace(
@@ -54,13 +97,16 @@ def manifest(release: int) -> Manifest:
     return dataclasses.replace(bundles.manifest(), release=release, artifacts=(artifact,))
 
 
-def offered(tmp_path: Path, make: Make | None) -> list[int]:
+def offered(
+    tmp_path: Path, make: Make | None, limits: DeltaLimits | None = None, watch: Watch = UNWATCHED
+) -> list[int]:
     """The releases that release 3 has deltas from."""
     blobs = Blobs(FolderStorage(tmp_path))
     for data in FILES.values():
         blobs.put(data)
     older = [Older(release=release, manifest=manifest(release)) for release in (1, 2)]
-    return [delta.from_release for delta in offer_deltas(manifest(3), older, blobs, DeltaLimits(), make=make)]
+    found = offer_deltas(manifest(3), older, blobs, limits or DeltaLimits(), watch, make)
+    return [delta.from_release for delta in found]
 
 
 def test_every_older_release_gets_one(tmp_path: Path) -> None:
@@ -84,3 +130,37 @@ def test_a_file_that_is_gone_costs_its_own_delta_only(tmp_path: Path) -> None:
         blobs.put(FILES[release])
     older = [Older(release=release, manifest=manifest(release)) for release in (1, 2)]
     assert [delta.from_release for delta in offer_deltas(manifest(3), older, blobs, DeltaLimits())] == [2]
+
+
+def test_one_that_takes_too_long_is_cut_off_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert offered(tmp_path, takes_for_ever_over_release_1, DeltaLimits(seconds=3)) == [2]
+    assert "longer than 3 s" in caplog.text
+
+
+def test_who_wants_none_any_more_does_not_wait_for_the_one_that_is_made(tmp_path: Path) -> None:
+    watch = Impatient()
+    with pytest.raises(Cancelled):
+        offered(tmp_path, takes_for_ever_over_release_1, watch=watch)
+    assert watch.seen == ["delta 1 of 2", "delta 2 of 2"]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_server_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    for release in (1, 3):
+        (tmp_path / f"{release}").write_bytes(FILES[release])
+    code = (
+        "from pathlib import Path; from model_server.releases.delta.process import PatchMaker;"
+        "from tests.unit.model_server.releases.test_offering import holds_a_lock as make;"
+        "PatchMaker(make).patch(Path('1'), Path('3'), None, limit_s=600, check=lambda: None)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    server = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "locked").exists():
+        assert server.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    server.kill()
+    server.wait()
+    with (tmp_path / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel gives it once the process is gone

@@ -15,7 +15,7 @@ from model_server.errors import KeyRejected, ReviewFailed, ServerRefused, Server
 from model_server.releases.service import ReleaseService
 from model_server.releases.signing import sign_release
 from model_server.settings import Settings
-from tests.support.managers import api, download, publish, sign, stage
+from tests.support.managers import api, download, publish, sign, spool_empties, stage
 from tests.support.postgres import copy_rows
 from tests.support.server import PASSPHRASE, Running, key_file, make_bundle, make_folder, running
 
@@ -120,13 +120,12 @@ def test_a_model_that_nobody_delegated_is_refused(server: Running, tmp_path: Pat
 def test_a_damaged_bundle_is_refused_and_leaves_nothing_staged(server: Running, tmp_path: Path, cut: int) -> None:
     data = make_bundle(tmp_path / "1.bundle", 1).read_bytes()
     damaged = data[:cut] if cut >= 0 else data[:100] + bytes([data[100] ^ 1]) + data[101:]
-    refused = server.admin.post("/v1/releases", content=damaged)
+    refused = stage(server, damaged)
     assert refused.status_code == 422
     assert refused.json()["detail"].startswith("the bundle: ")
     assert str(server.services.settings.spool_dir) not in refused.json()["detail"]
-    assert refused.headers["content-type"] == "application/problem+json"
     assert server.admin.get("/v1/releases/exercise").json()["releases"] == []
-    assert list(server.services.settings.spool_dir.iterdir()) == []
+    spool_empties(server)
 
 
 def test_a_ceiling_that_cannot_be_is_refused(server: Running, tmp_path: Path) -> None:
