@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from socket import AF_INET6, socket
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -52,6 +54,8 @@ def serve(app: FastAPI, host: str, port: int, *, ready_file: Path | None, announ
         port=port,
         log_config=None,
         access_log=False,
+        server_header=False,
+        http=_protocol(),
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
@@ -74,3 +78,11 @@ def serve(app: FastAPI, host: str, port: int, *, ready_file: Path | None, announ
             ready_file.unlink(missing_ok=True)
     if not server.started:
         raise SettingsError(f"the server did not start on {host}:{port}; the log above says why")
+
+
+def _protocol() -> type[asyncio.Protocol] | Literal["h11"]:
+    try:
+        from model_server.commands.http_protocol import BoundedHttpTools
+    except ImportError:  # httptools is in the extra `server`; without it everything works, at a third of the speed
+        return "h11"
+    return BoundedHttpTools

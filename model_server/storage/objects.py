@@ -21,7 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, Pre
 from obstore.store import from_url
 
 from model_server.errors import LeaseLost, NotStored, SettingsError, StorageUnavailable
-from model_server.storage.protocol import Stored, Write
+from model_server.storage.protocol import CACHE_FRESH, CACHE_IMMUTABLE, Stored, Write
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -182,10 +182,6 @@ def _headers(name: str) -> dict[str, str]:
     media = "application/json" if name.endswith(".json") else "application/octet-stream"
     fresh = name.endswith("/timestamp.json")
     return {"Content-Type": media, "Cache-Control": CACHE_FRESH if fresh else CACHE_IMMUTABLE}
-
-
-CACHE_FRESH = "public, max-age=5"
-CACHE_IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 def _token(meta: Any) -> str:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-__all__ = ["Storage", "Stored", "Write"]
+__all__ = ["CACHE_FRESH", "CACHE_IMMUTABLE", "Storage", "Stored", "Write"]
+
+# What caches are told of published files, whoever serves them: docs/spec/static-files.md.
+CACHE_FRESH = "public, max-age=5"
+CACHE_IMMUTABLE = "public, max-age=31536000, immutable"
 
 Write = Callable[[BinaryIO], object]
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
+import os
+import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.types import Message
 
+from model_server.signing.static import CHUNK_BYTES, MetadataFiles, TargetFiles
 from tests.support.plans import PLAN
 from tests.support.server import Running, make_folder, repository_dir, running
 
@@ -69,6 +74,12 @@ def test_metadata_travels_compressed_to_who_accepts_it(http: httpx.Client) -> No
     assert packed.headers["etag"] != plain.headers["etag"]
     refused = http.get("/metadata/1.root.json", headers={"Accept-Encoding": "gzip;q=0"})
     assert "content-encoding" not in refused.headers
+    for answer in (plain, packed, refused):
+        assert answer.headers["vary"] == "accept-encoding"
+
+
+def test_a_file_that_never_travels_compressed_does_not_vary(http: httpx.Client) -> None:
+    assert "vary" not in http.get("/metadata/timestamp.json", headers={"Accept-Encoding": "gzip"}).headers
 
 
 def test_head_answers_without_a_body(http: httpx.Client) -> None:
@@ -91,6 +102,61 @@ def test_a_target_can_be_fetched_in_ranges(server: Running, http: httpx.Client) 
     assert (other.status_code, other.content) == (200, data)
     assert http.get(url, headers={"Range": f"bytes={len(data)}-"}).status_code == 416
     assert http.get(url, headers={"If-None-Match": f'"{digest}"'}).status_code == 304
+
+
+def put_target(server: Running, data: bytes) -> str:
+    """The path of a target with these bytes, which nobody signed."""
+    digest = hashlib.sha256(data).hexdigest()
+    folder = (repository_dir(server.services.settings) / "targets") / "models" / "exercise"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{digest}.x").write_bytes(data)
+    return f"/targets/models/exercise/{digest}.x"
+
+
+def test_a_large_target_arrives_whole_and_in_any_part(server: Running, http: httpx.Client) -> None:
+    data = random.Random(1).randbytes(3 * CHUNK_BYTES + 17)
+    path = put_target(server, data)
+    assert http.get(path).content == data
+    for part in (slice(100, None), slice(CHUNK_BYTES - 1, CHUNK_BYTES + 1), slice(17, 2 * CHUNK_BYTES + 17)):
+        end = "" if part.stop is None else part.stop - 1
+        answer = http.get(path, headers={"Range": f"bytes={part.start}-{end}"})
+        assert (answer.status_code, answer.content) == (206, data[part])
+        assert answer.headers["content-range"].startswith(f"bytes {part.start}-")
+
+
+def test_head_of_a_target_states_the_whole_file_also_for_a_range(server: Running, http: httpx.Client) -> None:
+    answer = http.head(put_target(server, b"a target"), headers={"Range": "bytes=2-"})
+    assert (answer.status_code, answer.headers["content-length"]) == (200, "8")
+
+
+def test_an_empty_target_can_be_fetched(server: Running, http: httpx.Client) -> None:
+    answer = http.get(put_target(server, b""))
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_file_is_read_only_while_somebody_takes_it(server: Running) -> None:
+    size = 8 * CHUNK_BYTES
+    path = put_target(server, bytes(size))
+    sent = 0
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += len(message.get("body", b""))
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    files = TargetFiles(repository_dir(server.services.settings) / "targets")
+    asyncio.run(files({"type": "http", "method": "GET", "path": path, "headers": []}, receive, send))
+    assert sent < size
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "named pipe"])
+def test_only_a_regular_file_is_a_target(server: Running, http: httpx.Client, make: Callable[[Path], None]) -> None:
+    folder = (repository_dir(server.services.settings) / "targets") / make.__name__
+    folder.mkdir(exist_ok=True)
+    make(folder / f"{'1' * 64}.x")
+    assert http.get(f"/targets/{folder.name}/{'1' * 64}.x").status_code == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -143,8 +209,6 @@ def test_a_link_among_the_targets_is_not_followed(server: Running) -> None:
 
 
 def test_only_the_newest_files_are_kept_in_memory(tmp_path: Path) -> None:
-    from model_server.signing.static import MetadataFiles
-
     for number in range(1, 6):
         (tmp_path / f"{number}.root.json").write_bytes(b"x" * 400)
     files = MetadataFiles(tmp_path, max_bytes=1_000)
