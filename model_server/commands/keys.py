@@ -20,8 +20,9 @@ from model_server.db.base import writing
 from model_server.db.migrate import open_database
 from model_server.services import open_publisher
 from model_server.settings import Settings, load_settings
+from model_server.signing.chain import published_files
 from model_server.signing.changes.delegating import signed_delegation
-from model_server.signing.changes.document import Change, merge, published_files, read_change, write_change
+from model_server.signing.changes.document import Change, merge, read_change, write_change
 from model_server.signing.changes.editing import Editor, Holding
 from model_server.signing.changes.judging import judge
 from model_server.signing.changes.publishing import publish_change, published_state
