@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,7 @@ __all__ = ["Client"]
 TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 600.0
 CHUNK_BYTES = 1 << 20
+MAX_DOCUMENT_BYTES = 16 << 20
 
 
 class Client:
@@ -52,7 +54,14 @@ class Client:
         return self._json(self._send("GET", path, params=params))
 
     def get_bytes(self, path: str) -> bytes:
-        return self._send("GET", path).content
+        """A document, of at most `MAX_DOCUMENT_BYTES`."""
+        data = bytearray()
+        with self._stream("GET", path) as response:
+            for piece in response.iter_bytes():
+                data += piece
+                if len(data) > MAX_DOCUMENT_BYTES:
+                    raise ServerUnreachable(f"{self.server}{path} has more than {MAX_DOCUMENT_BYTES} bytes")
+        return bytes(data)
 
     def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
         return self._json(self._send("POST", path, json=dict(body or {})))
@@ -74,6 +83,17 @@ class Client:
             self._send("POST", path, params=params, content=pieces(), headers=headers, timeout=UPLOAD_TIMEOUT_S)
         )
 
+    @contextmanager
+    def _stream(self, method: str, path: str) -> Iterator[httpx.Response]:
+        try:
+            with self._http.stream(method, path) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _refused(method, path, response)
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(f"{method} {self.server}{path}: {error or type(error).__name__}") from error
+
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
@@ -81,7 +101,7 @@ class Client:
             raise ServerUnreachable(f"{method} {self.server}{path}: {error or type(error).__name__}") from error
         if response.is_success:
             return response
-        raise ServerRefused(response.status_code, f"{method} {path}: {response.status_code} {_problem(response)}")
+        raise _refused(method, path, response)
 
     def _json(self, response: httpx.Response) -> Any:
         if not response.content:
@@ -90,6 +110,10 @@ class Client:
             return response.json()
         except ValueError as error:
             raise ServerUnreachable(f"{response.request.url} answered with something that is not JSON") from error
+
+
+def _refused(method: str, path: str, response: httpx.Response) -> ServerRefused:
+    return ServerRefused(response.status_code, f"{method} {path}: {response.status_code} {_problem(response)}")
 
 
 def _problem(response: httpx.Response) -> str:

@@ -23,8 +23,9 @@ from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
 from model_server.services import online_uri, open_publisher
 from model_server.settings import SETTINGS_FILE, Settings, load_settings
+from model_server.signing.chain import published_files
 from model_server.signing.changes.delegating import signed_delegation
-from model_server.signing.changes.document import Change, merge, published_files, read_change, write_change
+from model_server.signing.changes.document import Change, merge, read_change, write_change
 from model_server.signing.changes.editing import Editor, Holding
 from model_server.signing.changes.judging import judge
 from model_server.signing.changes.publishing import publish_change, published_state

@@ -55,6 +55,10 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         case "serve":
             _serve(args, console)
             return {}
+    if args.run == "release sign" and args.proposal is not None:
+        from model_server.commands.signing import run_sign_carried
+
+        return run_sign_carried(args, console, _passphrase, _confirm)
     from model_server.commands.remote import connect, run_remote
 
     with connect(args, os.environ) as client:

@@ -115,6 +115,13 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     stage.add_argument("--no-wait", action="store_true", help="do not follow the job that stages it to its end")
     stage.set_defaults(run="release stage")
+    fetch = _remote(
+        _numbered(
+            release.add_parser("fetch", help="put a proposal into a file, for signers without a network"), policy=True
+        )
+    )
+    fetch.add_argument("--out", type=Path, required=True, metavar="FILE.proposal")
+    fetch.set_defaults(run="release fetch")
     sign = _remote(
         _numbered(release.add_parser("sign", help="review a proposal against your own bundle and sign it"), policy=True)
     )
@@ -128,7 +135,12 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     sign.add_argument("--trust", type=Path, help="remembers what was verified (default: beside the key)")
     sign.add_argument("--yes", action="store_true", help="sign without asking; needed where there is no terminal")
     sign.add_argument("--accept-expired", action="store_true", help="the role has expired, and is signed again by this")
+    sign.add_argument("--proposal", type=Path, metavar="FILE", help="what `release fetch` wrote; no network is used")
+    sign.add_argument("--out", type=Path, metavar="FILE", help="where the signed proposal goes (default: into FILE)")
     sign.set_defaults(run="release sign")
+    submit = _remote(release.add_parser("submit", help="send the signatures that files hold"))
+    submit.add_argument("proposals", type=Path, nargs="+", metavar="FILE.proposal", help="copies of one are merged")
+    submit.set_defaults(run="release submit")
     for action, text in (
         ("publish", "put what enough people signed in front of devices"),
         ("show", "one release, or the policy: files, signatures, what waits"),

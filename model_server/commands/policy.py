@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 
 from model_server.client import Client
 from model_server.commands.parser import POLICY
-from model_server.commands.trust import Ask, passphrase_for, read_root, signing_key, trust_folder
-from model_server.errors import SettingsError
 from model_server.releases.policy_request import PolicyReview
-from model_server.releases.signing import sign_policy
 
-__all__ = ["is_policy", "run_policy"]
+__all__ = ["is_policy", "run_policy", "show_policy", "show_policy_review"]
 
 
 def is_policy(args: argparse.Namespace, action: str) -> bool:
     return action in ("revoke", "set-floor", "renew") or getattr(args, "release", None) == POLICY
 
 
-def run_policy(
-    args: argparse.Namespace,
-    action: str,
-    model: str,
-    client: Client,
-    console: Console,
-    passphrase: Ask,
-    confirm: Callable[[str], bool],
-) -> dict[str, Any]:
+def run_policy(args: argparse.Namespace, action: str, model: str, client: Client, console: Console) -> dict[str, Any]:
     path = f"/v1/policies/{model}"
     match action:
         case "revoke":
@@ -40,8 +28,6 @@ def run_policy(
             answer = client.post(path, {"min_release": args.release, "reason": args.reason})
         case "renew":
             answer = client.post(path, {"reason": args.reason})
-        case "sign":
-            return _sign(args, model, client, console, passphrase, confirm)
         case "withdraw":
             client.delete(path)
             console.print(f"the change of the policy of {model} is withdrawn")
@@ -52,37 +38,6 @@ def run_policy(
             answer = client.get(path)
     show_policy(console, answer)
     return dict(answer)
-
-
-def _sign(
-    args: argparse.Namespace,
-    model: str,
-    client: Client,
-    console: Console,
-    passphrase: Ask,
-    confirm: Callable[[str], bool],
-) -> dict[str, Any]:
-    if args.bundle is not None:
-        raise SettingsError("a policy is in no bundle: leave out --bundle")
-
-    def reviewed(review: PolicyReview) -> bool:
-        show_policy_review(console, review)
-        return bool(args.yes) or confirm(f"Sign the policy of {model}?")
-
-    signed = sign_policy(
-        client,
-        model,
-        key=signing_key(args.key, args, passphrase),
-        passphrase=passphrase_for([args.key], args, passphrase),
-        root=read_root(args.root, args.key),
-        trust=trust_folder(args.trust, args.key),
-        accept_expired=args.accept_expired,
-        confirm=reviewed,
-    )
-    console.print(f"signed by {signed.person}")
-    show_policy(console, signed.policy)
-    review = asdict(signed.review) | {"expires": signed.review.expires.isoformat()}
-    return {"person": signed.person, "review": review, "policy": signed.policy}
 
 
 def show_policy(console: Console, policy: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
@@ -15,18 +15,10 @@ from model_server.client import Client
 from model_server.commands.drift import show_approval, show_drift
 from model_server.commands.jobs import run_jobs, run_stage
 from model_server.commands.policy import is_policy, run_policy
-from model_server.commands.show import (
-    show_readiness,
-    show_release,
-    show_releases,
-    show_review,
-    show_rollout,
-    show_status,
-)
-from model_server.commands.trust import Ask, passphrase_for, read_root, signing_key, trust_folder
+from model_server.commands.show import show_readiness, show_release, show_releases, show_rollout, show_status
+from model_server.commands.signing import run_fetch, run_sign, run_submit
+from model_server.commands.trust import Ask
 from model_server.errors import MalformedRequest, SettingsError
-from model_server.releases.signing import sign_release
-from model_server.releases.signing_request import Review
 from model_server.rollouts.guardrails import Limits
 
 __all__ = ["connect", "run_remote"]
@@ -82,8 +74,14 @@ def _release(
     passphrase: Ask,
     confirm: Callable[[str], bool],
 ) -> Answer:
+    if action == "fetch":
+        return run_fetch(args, client, console)
+    if action == "sign":
+        return run_sign(args, client, console, passphrase, confirm)
+    if action == "submit":
+        return run_submit(args, client, console)
     if is_policy(args, action):
-        return run_policy(args, action, model, client, console, passphrase, confirm)
+        return run_policy(args, action, model, client, console)
     if action == "stage":
         return run_stage(args, client, console)
     if action == "list":
@@ -95,47 +93,11 @@ def _release(
         client.delete(path)
         console.print(f"{model} {args.release} is withdrawn")
         return {"model": model, "release": args.release, "state": "withdrawn"}
-    if action == "sign":
-        return _sign(args, model, client, console, passphrase, confirm)
     answer = client.post(f"{path}/publish") if action == "publish" else client.get(path)
     show_release(console, answer)
     if action == "show":
         show_readiness(console, answer)
     return answer
-
-
-def _sign(
-    args: argparse.Namespace,
-    model: str,
-    client: Client,
-    console: Console,
-    passphrase: Ask,
-    confirm: Callable[[str], bool],
-) -> Answer:
-    if args.bundle is None:
-        raise SettingsError("give your own copy of the bundle with --bundle: it is what the proposal is compared with")
-
-    def reviewed(review: Review) -> bool:
-        show_review(console, review)
-        show_readiness(console, client.get(f"/v1/releases/{model}/{review.release}"))
-        return args.yes or confirm(f"Sign {model} {review.release}?")
-
-    signed = sign_release(
-        client,
-        model,
-        args.release,
-        key=signing_key(args.key, args, passphrase),
-        passphrase=passphrase_for([args.key], args, passphrase),
-        bundle=args.bundle,
-        root=read_root(args.root, args.key),
-        trust=trust_folder(args.trust, args.key),
-        accept_expired=args.accept_expired,
-        confirm=reviewed,
-    )
-    console.print(f"signed by {signed.person}")
-    show_release(console, signed.release)
-    review = asdict(signed.review) | {"expires": signed.review.expires.isoformat()}
-    return {"person": signed.person, "review": review, "release": signed.release}
 
 
 def _rollout(args: argparse.Namespace, action: str, model: str, client: Client, console: Console) -> Answer:

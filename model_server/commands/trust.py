@@ -7,15 +7,29 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from model_server.clock import SystemClock
 from model_server.errors import SettingsError
+from model_server.releases.signing import Manager
 from model_server.signing.uris import KeyUri
 
-__all__ = ["Ask", "Place", "key_uri", "passphrase_for", "read_root", "signing_key", "trust_folder"]
+__all__ = ["Ask", "Place", "key_uri", "manager_of", "passphrase_for", "read_root", "signing_key", "trust_folder"]
 
 # A key as it was typed: the path of a file, or a URI.
 Place = Path | str
 # Asks for a passphrase or PIN: in a file, else at the terminal.
 Ask = Callable[..., bytes]
+
+
+def manager_of(args: argparse.Namespace, ask: Ask) -> Manager:
+    """Who signs a release or a policy, by their options. Raises: SettingsError, KeyRejected."""
+    return Manager(
+        key=signing_key(args.key, args, ask),
+        passphrase=passphrase_for([args.key], args, ask),
+        root=read_root(args.root, args.key),
+        trust=trust_folder(args.trust, args.key),
+        now=SystemClock().now(),
+        accept_expired=args.accept_expired,
+    )
 
 
 def read_root(root: Path | None, key: Place | None) -> bytes:

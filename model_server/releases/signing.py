@@ -1,194 +1,177 @@
-"""Signing a release, or a policy, on a manager's own machine: fetch, verify from the pinned root, review, sign.
+"""Signing a release, or a policy, on a manager's own machine: verify from the pinned root, review, sign.
 
-Nothing that the server says is believed without a signature or a digest: the published metadata is verified by the
-stock TUF client from a root that the manager holds, and the proposal is compared with it and with the manager's bundle.
+Where the proposal comes from, a server or a file that was carried here, makes no difference: nothing in it is believed
+without a signature or a digest. The published metadata is verified by the stock TUF client from a root that the manager
+holds, and the proposal is compared with it and with the manager's bundle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import LengthOrHashMismatchError
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Targets
 
-from edge_runtime.bundle import RELEASE_FILE, open_bundle, policy_path
-from model_server.client import Client
+from edge_runtime.bundle import open_bundle, policy_path
 from model_server.errors import KeyRejected, ReviewFailed
 from model_server.releases.policy_request import PolicyReview, review_policy
+from model_server.releases.proposal_file import Proposal
 from model_server.releases.signing_request import Review, review
 from model_server.signing.keys import open_signer, sign_metadata
-from model_server.signing.repository import parse_metadata
-from model_server.signing.roles import THRESHOLD, check_keys, person_of, releases_role
+from model_server.signing.roles import THRESHOLD, check_keys, person_of, releases_role, signed_by
 from model_server.signing.trusted import trusted_state
 from model_server.signing.uris import KeyUri
 
-__all__ = ["Signed", "SignedPolicy", "sign_policy", "sign_release"]
+__all__ = ["Approval", "Manager", "sign_policy", "sign_release"]
+
+R = TypeVar("R", Review, PolicyReview)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRole:
-    """The verified ``releases-<model>``, and a key that may sign its next version."""
+class Manager:
+    """What a manager signs with, at the time ``now``.
 
+    ``root`` is the pinned root metadata; ``trust`` a folder that remembers what was verified, so that an older state
+    cannot be shown later. ``accept_expired`` reads roles that have expired, to sign them again.
+    """
+
+    key: Path | KeyUri
+    passphrase: bytes
+    root: bytes
+    trust: Path
+    now: datetime
+    accept_expired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval(Generic[R]):
+    """What ``person`` has signed. ``signed_by`` are all who have now, of whom ``threshold`` must."""
+
+    review: R
+    person: str
+    signed_by: tuple[str, ...]
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenRole:
+    """The verified targets and ``releases-<model>``, and a key that may sign the next version of that."""
+
+    delegating: Targets
     current: Targets
     signer: Signer
     person: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedPolicy:
-    """As `Signed`, for a policy."""
-
-    review: PolicyReview
-    person: str
-    policy: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
-    """What was signed, by whom, and what the server answered (the release as the API shows it)."""
-
-    review: Review
-    person: str
-    release: dict[str, object]
-
-
 def sign_release(
-    client: Client,
-    model: str,
-    release: int,
-    *,
-    key: Path | KeyUri,
-    passphrase: bytes,
-    bundle: Path,
-    root: bytes,
-    trust: Path,
-    accept_expired: bool = False,
-    confirm: Callable[[Review], bool],
-    now: datetime | None = None,
-) -> Signed:
-    """Review release ``release`` of ``model`` against the manager's own ``bundle`` and sign it.
+    proposal: Proposal, manager: Manager, *, bundle: Path, confirm: Callable[[Review], bool], fresh: bool
+) -> Approval[Review]:
+    """Review a proposed release against the manager's own ``bundle`` and sign it: into the proposal.
 
-    ``root`` is the pinned root metadata; ``trust`` is a folder that remembers what was verified, so that an older
-    state cannot be shown later. ``accept_expired`` reads roles that have expired, to sign them again. ``confirm`` sees
-    the review and decides.
+    ``fresh`` refuses published metadata that is out of date, as what a server shows may not be; what is carried by hand
+    outlives a timestamp's day. ``confirm`` sees the review and decides.
 
-    Raises: ReviewFailed (also if ``confirm`` says no), KeyRejected, ServerUnreachable, ServerRefused, BundleError.
+    Raises: ReviewFailed (also if ``confirm`` says no), KeyRejected, BundleError.
     """
     own = open_bundle(bundle)
-    if (own.manifest.model, own.manifest.release) != (model, release):
-        raise ReviewFailed(f"{bundle} holds {own.manifest.model} {own.manifest.release}, not {model} {release}")
-    role = open_role(
-        client.server,
-        model,
-        key=key,
-        passphrase=passphrase,
-        root=root,
-        trust=trust,
-        accept_expired=accept_expired,
-        now=now,
-    )
-    proposal = parse_metadata(client.get_bytes(f"/v1/releases/{model}/{release}/metadata"), Targets, "the proposal")
-    found = review(
-        model,
-        release,
-        current=role.current,
-        pending=proposal.signed,
-        own=own.files,
-        release_document=client.get_bytes(f"/v1/releases/{model}/{release}/files/{RELEASE_FILE}"),
-        now=now or datetime.now(UTC),
-    )
-    if not confirm(found):
-        raise ReviewFailed(f"{model} {release}: not confirmed. Nothing was signed")
-    signature = sign_metadata(Metadata(proposal.signed), role.signer)
-    answer = client.post(
-        f"/v1/releases/{model}/{release}/signatures", {"keyid": signature.keyid, "signature": signature.signature}
-    )
-    return Signed(review=found, person=role.person, release=answer)
+    release, document = proposal.release, proposal.document
+    if release is None or (own.manifest.model, own.manifest.release) != (proposal.model, release):
+        raise ReviewFailed(f"{bundle} holds {own.manifest.model} {own.manifest.release}, not {proposal.subject}")
+
+    def judge(role: _OpenRole) -> Review:
+        return review(
+            proposal.model,
+            release,
+            current=role.current,
+            pending=proposal.metadata.signed,
+            own=own.files,
+            release_document=document or b"",
+            now=manager.now,
+        )
+
+    return _sign(proposal, manager, fresh, judge, confirm)
 
 
 def sign_policy(
-    client: Client,
-    model: str,
-    *,
-    key: Path | KeyUri,
-    passphrase: bytes,
-    root: bytes,
-    trust: Path,
-    accept_expired: bool = False,
-    confirm: Callable[[PolicyReview], bool],
-    now: datetime | None = None,
-) -> SignedPolicy:
-    """Review the change of ``model``'s policy that waits against what is published, and sign it. As `sign_release`."""
-    role = open_role(
-        client.server,
-        model,
-        key=key,
-        passphrase=passphrase,
-        root=root,
-        trust=trust,
-        accept_expired=accept_expired,
-        now=now,
-    )
-    path = f"/v1/policies/{model}"
-    proposal = parse_metadata(client.get_bytes(f"{path}/metadata"), Targets, "the proposal")
-    published = role.current.targets.get(policy_path(model))
-    found = review_policy(
-        model,
-        current=role.current,
-        pending=proposal.signed,
-        before=None if published is None else _fetch(client, published),
-        after=client.get_bytes(f"{path}/document") or None,
-        now=now or datetime.now(UTC),
-    )
+    proposal: Proposal, manager: Manager, *, confirm: Callable[[PolicyReview], bool], fresh: bool
+) -> Approval[PolicyReview]:
+    """Review a change of a model's policy against what is published, and sign it. As `sign_release`."""
+    if proposal.release is not None:
+        raise ReviewFailed(f"{proposal.source} proposes {proposal.subject}, and no policy")
+
+    def judge(role: _OpenRole) -> PolicyReview:
+        return review_policy(
+            proposal.model,
+            current=role.current,
+            pending=proposal.metadata.signed,
+            before=_published_policy(proposal, role.current),
+            after=proposal.document,
+            now=manager.now,
+        )
+
+    return _sign(proposal, manager, fresh, judge, confirm)
+
+
+def _sign(
+    proposal: Proposal, manager: Manager, fresh: bool, judge: Callable[[_OpenRole], R], confirm: Callable[[R], bool]
+) -> Approval[R]:
+    role = _open_role(proposal, manager, fresh)
+    found = judge(role)
     if not confirm(found):
-        raise ReviewFailed(f"the policy of {model}: not confirmed. Nothing was signed")
-    signature = sign_metadata(Metadata(proposal.signed), role.signer)
-    answer = client.post(f"{path}/signatures", {"keyid": signature.keyid, "signature": signature.signature})
-    return SignedPolicy(review=found, person=role.person, policy=answer)
+        raise ReviewFailed(f"{proposal.subject}: not confirmed. Nothing was signed")
+    metadata = proposal.metadata
+    sign_metadata(metadata, role.signer, append=True)
+    name = releases_role(proposal.model)
+    people = signed_by(role.delegating, name, metadata.signed_bytes, metadata.signatures)
+    threshold = role.delegating.get_delegated_role(name).threshold
+    return Approval(review=found, person=role.person, signed_by=tuple(sorted(people)), threshold=threshold)
 
 
-def open_role(
-    server: str,
-    model: str,
-    *,
-    key: Path | KeyUri,
-    passphrase: bytes,
-    root: bytes,
-    trust: Path,
-    accept_expired: bool = False,
-    now: datetime | None = None,
-) -> OpenRole:
-    """Verify what ``server`` publishes from the pinned ``root`` and open the manager's key for ``releases-<model>``.
+def _open_role(proposal: Proposal, manager: Manager, fresh: bool) -> _OpenRole:
+    """Verify what is published from the pinned root and open the manager's key for ``releases-<model>``.
 
-    Raises: ReviewFailed, KeyRejected, ServerUnreachable.
+    Raises: ReviewFailed, KeyRejected.
     """
-    state = trusted_state(server, [model], root, trust, accept_expired=accept_expired, now=now)
+    model = proposal.model
+    state = trusted_state(
+        proposal.source,
+        [model],
+        manager.root,
+        manager.trust,
+        files=proposal.published,
+        fresh=fresh,
+        accept_expired=manager.accept_expired,
+        now=manager.now,
+    )
     delegating, current = state.targets.signed, state.releases.get(model)
     if current is None:
-        raise ReviewFailed(f"{server} has no model {model!r}")
+        raise ReviewFailed(f"{proposal.source} has no model {model!r}")
     role = delegating.get_delegated_role(releases_role(model))
     keys = [delegating.get_key(keyid) for keyid in role.keyids]
     check_keys(releases_role(model), keys)
     if role.threshold < THRESHOLD:
         raise ReviewFailed(f"{releases_role(model)} needs one signature only; two people must approve a release")
-    signer = open_signer(key, passphrase, keys)
+    signer = open_signer(manager.key, manager.passphrase, keys)
     person = person_of(signer.public_key)
     if person is None:
-        raise KeyRejected(f"{key} belongs to no named person")
-    return OpenRole(current=current.signed, signer=signer, person=person)
+        raise KeyRejected(f"{manager.key} belongs to no named person")
+    return _OpenRole(delegating=delegating, current=current.signed, signer=signer, person=person)
 
 
-def _fetch(client: Client, target: TargetFile) -> bytes:
-    """A published document, checked against the verified metadata."""
-    data = client.get_bytes(f"/targets/{target.get_prefixed_paths()[0]}")
+def _published_policy(proposal: Proposal, current: Targets) -> bytes | None:
+    """The published policy.json, checked against the verified metadata; None if there is none."""
+    target = current.targets.get(policy_path(proposal.model))
+    if target is None:
+        return None
     try:
-        target.verify_length_and_hashes(data)
+        target.verify_length_and_hashes(proposal.before or b"")
     except LengthOrHashMismatchError as error:
         raise ReviewFailed(
-            f"the server's {target.path} is not the published one: {error}. Nothing was signed"
+            f"the {target.path} that {proposal.source} shows is not the published one: {error}. Nothing was signed"
         ) from error
-    return data
+    return proposal.before

@@ -9,48 +9,45 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import urllib3.exceptions
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Signed, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
-from model_server.errors import ReviewFailed, ServerUnreachable
+from model_server.errors import ReviewFailed
 from model_server.signing.repository import parse_metadata
 from model_server.signing.roles import delegated_models, releases_role
 from model_server.signing.state import State
 
-__all__ = ["FilesFetcher", "trusted_state"]
+__all__ = ["trusted_state"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def trusted_state(
-    server: str,
+    source: str,
     models: Iterable[str],
     root: bytes,
     trust: Path,
     *,
-    files: Mapping[str, bytes] | None = None,
-    accept_expired: bool = False,
-    now: datetime | None = None,
+    files: Mapping[str, bytes],
+    fresh: bool,
+    accept_expired: bool,
+    now: datetime,
 ) -> State:
     """The offline roles, and ``releases-<model>`` of those ``models`` that are delegated.
 
-    ``files`` are the metadata files by name, as a change carries them; without them they come from ``server``, and
-    must be fresh. What is carried by hand outlives a timestamp's day: if it is out of date, what is signed over it is
+    ``files`` are the metadata files by name, as ``source`` shows them. ``fresh``: they come from a server, and must be
+    up to date. What is carried by hand outlives a timestamp's day: if it is out of date, what is signed over it is
     not the next version, and cannot be published. ``accept_expired`` reads an offline role that has expired, to sign
     it again.
 
-    Raises: ReviewFailed if something does not verify, has expired, or the top-level targets list a file;
-    ServerUnreachable.
+    Raises: ReviewFailed if something does not verify, has expired, or the top-level targets list a file.
     """
     trust.mkdir(parents=True, exist_ok=True)
-    now = now or datetime.now(UTC)
-    fetcher = None if files is None else FilesFetcher(files)
     try:
-        client = _Client(str(trust), f"{server}/metadata/", fetcher=fetcher, bootstrap=root)
+        client = _Client(str(trust), "carried:/", fetcher=_FilesFetcher(files), bootstrap=root)
         client.refresh()
-        client.check_expiry(now, fresh=files is None, accept_expired=accept_expired)
+        client.check_expiry(now, fresh=fresh, accept_expired=accept_expired)
         targets = parse_metadata((trust / "targets.json").read_bytes(), Targets, "targets")
         if targets.signed.targets:
             raise ReviewFailed(f"the top-level targets list files ({min(targets.signed.targets)}); they must list none")
@@ -59,13 +56,11 @@ def trusted_state(
             client.read_role(releases_role(model), now, accept_expired=accept_expired)
     except ExpiredMetadataError as error:
         raise ReviewFailed(
-            f"what {server} publishes has expired: {error}. If it is a role that people sign and you are about to sign "
+            f"what {source} publishes has expired: {error}. If it is a role that people sign and you are about to sign "
             "it again, say --accept-expired"
         ) from error
-    except RepositoryError as error:
-        raise ReviewFailed(f"what {server} publishes does not verify from your root: {error}") from error
-    except (DownloadError, urllib3.exceptions.HTTPError) as error:
-        raise ServerUnreachable(f"{server}/metadata: {error or type(error).__name__}") from error
+    except (RepositoryError, DownloadError) as error:
+        raise ReviewFailed(f"what {source} publishes does not verify from your root: {error}") from error
     return State(
         root=parse_metadata((trust / "root.json").read_bytes(), Root, "root"),
         targets=targets,
@@ -73,8 +68,8 @@ def trusted_state(
     )
 
 
-class FilesFetcher(FetcherInterface):
-    """Answers from files that are at hand instead of a server."""
+class _FilesFetcher(FetcherInterface):
+    """Answers from files that are at hand."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
@@ -82,7 +77,7 @@ class FilesFetcher(FetcherInterface):
     def _fetch(self, url: str) -> Iterator[bytes]:
         data = self._files.get(url.rpartition("/")[2])
         if data is None:
-            raise DownloadHTTPError(f"{url} is not in the file", 404)
+            raise DownloadHTTPError(f"{url.rpartition('/')[2]} is not there", 404)
         yield data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,17 +14,32 @@ from sqlalchemy import update
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
+from model_server.clock import SystemClock
+from model_server.commands.local import init
 from model_server.db.base import writing
-from model_server.errors import KeyRejected, ReviewFailed, SignatureRejected, ThresholdNotMet
+from model_server.errors import (
+    KeyRejected,
+    ReleaseConflict,
+    ReviewFailed,
+    ServerRefused,
+    SignatureRejected,
+    SigningError,
+    ThresholdNotMet,
+)
+from model_server.releases.carrying import fetch_proposal, submit
+from model_server.releases.proposal_file import Proposal, read_proposal
+from model_server.releases.signing import Approval, sign_release
+from model_server.releases.signing_request import Review
 from model_server.services import open_publisher
 from model_server.settings import Settings
+from model_server.signing.carried import MAX_BYTES
 from model_server.signing.keys import open_signer, read_passphrase
 from model_server.signing.publisher import online_key_file
 from model_server.signing.repository import parse_metadata, to_bytes
 from model_server.signing.roles import check_keys, releases_role
 from model_server.signing.tables import ProposalRow, SignatureRow
 from tests.support.keys import same_key
-from tests.support.managers import download, publish, sign, stage
+from tests.support.managers import api, download, manager, publish, sign, stage
 from tests.support.server import (
     PASSPHRASE,
     Running,
@@ -446,3 +462,144 @@ def test_the_services_raise_what_http_shows(server: Running, settings: Settings,
         releases.publish("exercise", 1, "test")
     with pytest.raises(SignatureRejected):
         releases.add_signature("exercise", 1, "0" * 64, Signature("0" * 64, "00").signature, "test")
+
+
+# A proposal that is carried by hand
+
+
+def carried(server: Running, settings: Settings, release: int | None = 1) -> Proposal:
+    with api(server, settings) as client:
+        return fetch_proposal(client, "exercise", release)
+
+
+def sign_carried(settings: Settings, proposal: Proposal, bundle: Path, person: str = "alice") -> Approval[Review]:
+    return sign_release(proposal, manager(settings, person), bundle=bundle, confirm=lambda review: True, fresh=False)
+
+
+def assert_unsigned(proposal: Proposal) -> None:
+    assert proposal.metadata.signatures == {}
+
+
+def test_a_carried_proposal_that_was_exchanged_is_not_signed(
+    server: Running, settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    """Its files, its release.json, and the metadata that it claims was published."""
+    stage(server, bundle)
+    artifact, document = "models/exercise/1/model-fp32.onnx", "models/exercise/1/release.json"
+    swapped = carried(server, settings)
+    swapped.metadata.signed.targets[artifact] = TargetFile.from_data(artifact, b"an evil model", ["sha256"])
+    with pytest.raises(ReviewFailed, match=r"model-fp32\.onnx is not the file that you hold"):
+        sign_carried(settings, swapped, bundle)
+    looser = dataclasses.replace(carried(server, settings), document=b'{"ceiling": []}')
+    with pytest.raises(ReviewFailed, match=document):
+        sign_carried(settings, looser, bundle)
+    honest = carried(server, settings)
+    name = "1.releases-exercise.json"
+    role = parse_metadata(honest.published[name], Targets, name)
+    role.signed.targets["models/exercise/3/manifest.json"] = TargetFile.from_data("x", b"{}", ["sha256"])
+    forged = dataclasses.replace(honest, published={**honest.published, name: to_bytes(role)})
+    with pytest.raises(ReviewFailed, match="does not verify from your root"):
+        sign_carried(settings, forged, bundle, "bob")  # who has not seen the true one
+    for proposal in (swapped, looser, forged):
+        assert_unsigned(proposal)
+
+
+def test_a_carried_proposal_from_before_what_the_signer_has_seen_is_not_signed(
+    server: Running, settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    """Whoever holds back a file with an older state would get release 1 signed once more, with other content."""
+    stage(server, bundle)
+    old = carried(server, settings)
+    for person in ("alice", "bob"):
+        sign(server, settings, person, bundle)
+    assert server.admin.post("/v1/releases/exercise/1/publish").status_code == 200
+    second = make_bundle(tmp_path / "2.bundle", 2)
+    stage(server, second)
+    new = carried(server, settings, 2)
+    assert sign_carried(settings, new, second).signed_by == ("alice",)
+    with pytest.raises(ReviewFailed, match="does not verify from your root"):
+        sign_carried(settings, old, bundle)
+    assert_unsigned(old)
+    cut = {name: data for name, data in new.published.items() if "snapshot" not in name}
+    with pytest.raises(ReviewFailed, match="does not verify from your root"):
+        sign_carried(settings, dataclasses.replace(carried(server, settings, 2), published=cut), second, "bob")
+
+
+def test_a_carried_proposal_verifies_from_the_signers_root_only(
+    server: Running, settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    stage(server, bundle)
+    proposal = carried(server, settings)
+    init(tmp_path / "elsewhere", ["exercise"], ["alice", "bob", "carol"], PASSPHRASE, SystemClock())
+    other = dataclasses.replace(
+        manager(settings, "alice"), root=(tmp_path / "elsewhere" / "root.json").read_bytes(), trust=tmp_path / "trust"
+    )
+    with pytest.raises(ReviewFailed, match="does not verify from your root"):
+        sign_release(proposal, other, bundle=bundle, confirm=lambda review: True, fresh=False)
+    assert_unsigned(proposal)
+
+
+def test_a_carried_proposal_for_another_model_is_not_signed_as_this_one(
+    server: Running, settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    stage(server, bundle)
+    stage(server, make_bundle(tmp_path / "g.bundle", 1, model="gesture"))
+    with api(server, settings) as client:
+        gesture = fetch_proposal(client, "gesture", 1)
+    with pytest.raises(ReviewFailed, match="holds exercise 1, not gesture 1"):
+        sign_carried(settings, gesture, bundle)
+    both = {**gesture.published, **carried(server, settings).published}
+    renamed = dataclasses.replace(gesture, model="exercise", published=both)
+    with pytest.raises(ReviewFailed, match=r"exercise/1/release\.json is not in the proposal"):
+        sign_carried(settings, renamed, bundle)
+    assert_unsigned(gesture)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is no proposal"),
+        (b"PK\x03\x04", "is no proposal"),
+        (b"[" * 100_000, "is no proposal"),
+        (b'{"format": 2}', "is no proposal in format 1"),
+        (b'{"format": 1, "metadata": {}, "published": {}}', "documents must hold texts"),
+        (b'{"format": 1, "documents": {}, "model": 1, "release": 1}', "model is no text"),
+        (b'{"format": 1, "documents": {}, "model": "m", "release": true}', "is not a release number"),
+        (b'{"format": 1, "documents": {"a": "\\ud800"}}', "is no text"),
+        (b'{"format": 1, "documents": {}, "model": "m", "release": 1, "metadata": "{}"}', "is not TUF metadata"),
+        (b" " * (MAX_BYTES + 1), "more than"),
+    ],
+)
+def test_a_file_that_is_no_proposal_is_refused_by_name(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "x.proposal"
+    path.write_bytes(data)
+    with pytest.raises(SigningError, match=says) as refused:
+        read_proposal(path)
+    assert str(path) in str(refused.value)
+
+
+def test_signatures_for_what_the_server_proposes_no_more_are_not_sent(
+    server: Running, settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    stage(server, bundle)
+    old = carried(server, settings)
+    sign_carried(settings, old, bundle)
+    server.admin.delete("/v1/releases/exercise/1")
+    stage(server, make_bundle(tmp_path / "other.bundle", 1, data=b"another model"))
+    with api(server, settings) as client, pytest.raises(ReleaseConflict, match="has changed since"):
+        submit(client, old)
+    assert server.admin.get("/v1/releases/exercise/1").json()["signatures"] == []
+
+
+def test_a_forged_signature_in_a_carried_file_counts_for_nobody(
+    server: Running, settings: Settings, bundle: Path
+) -> None:
+    stage(server, bundle)
+    proposal = carried(server, settings)
+    assert sign_carried(settings, proposal, bundle).signed_by == ("alice",)
+    [(keyid, signature)] = proposal.metadata.signatures.items()
+    bob = releases_signer(server, settings, "bob").public_key.keyid
+    proposal.metadata.signatures = {bob: Signature(bob, signature.signature), keyid: signature}
+    assert sign_carried(settings, proposal, bundle).signed_by == ("alice",)
+    with api(server, settings) as client, pytest.raises(ServerRefused, match="by bob does not verify"):
+        submit(client, proposal)

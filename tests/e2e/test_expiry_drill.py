@@ -19,12 +19,11 @@ from edge_runtime.store import Store
 from edge_runtime.update.plan import PARTS, State
 from edge_runtime.update.updater import CheckResult, Updater
 from model_server.errors import ReviewFailed
-from model_server.releases.signing import sign_policy
 from model_server.settings import Settings
 from tests.support.ceremonies import Ceremony
-from tests.support.managers import api, publish
+from tests.support.managers import manager, publish, sign_the_policy
 from tests.support.plans import PLAN
-from tests.support.server import PASSPHRASE, Running, SteppedClock, key_file, make_bundle, make_folder, running
+from tests.support.server import Running, SteppedClock, make_bundle, make_folder, running
 from tests.support.world import Canary
 
 
@@ -148,18 +147,8 @@ def renew_releases(drill: Drill, *, accept_expired: bool = False) -> None:
     """As `edgeship-server release renew exercise` and what follows it."""
     assert drill.server.admin.post("/v1/policies/exercise", json={"reason": "renewal"}).status_code == 201
     for person in ("alice", "bob"):
-        with api(drill.server, drill.settings) as client:
-            sign_policy(
-                client,
-                "exercise",
-                key=key_file(drill.settings, "releases", person),
-                passphrase=PASSPHRASE,
-                root=(drill.settings.directory / "root.json").read_bytes(),
-                trust=drill.settings.directory.parent / f"trust-{person}",
-                accept_expired=accept_expired,
-                confirm=lambda review: True,
-                now=drill.clock.now(),
-            )
+        by = dataclasses.replace(manager(drill.settings, person), accept_expired=accept_expired, now=drill.clock.now())
+        sign_the_policy(drill.server, drill.settings, person, by=by)
     assert drill.server.admin.post("/v1/policies/exercise/publish").status_code == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import httpx
 from tuf.ngclient import Updater
 
 from model_server.client import Client
-from model_server.releases.signing import Signed, sign_release
+from model_server.releases.carrying import fetch_proposal, submit
+from model_server.releases.policy_request import PolicyReview
+from model_server.releases.signing import Approval, Manager, sign_policy, sign_release
+from model_server.releases.signing_request import Review
 from model_server.settings import Settings
 from tests.support.server import PASSPHRASE, Running, credentials, key_file
 
@@ -58,19 +62,43 @@ def spool_empties(server: Running) -> None:
         time.sleep(0.01)
 
 
-def sign(server: Running, settings: Settings, person: str, bundle: Path, release: int = 1) -> Signed:
+def manager(settings: Settings, person: str, role: str = "releases") -> Manager:
+    """``person`` at their own machine, with the root that the server was made with."""
+    return Manager(
+        key=key_file(settings, role, person),
+        passphrase=PASSPHRASE,
+        root=(settings.directory / "root.json").read_bytes(),
+        trust=settings.directory.parent / f"trust-{person}",
+        now=datetime.now(UTC),
+    )
+
+
+def sign(
+    server: Running,
+    settings: Settings,
+    person: str,
+    bundle: Path,
+    release: int = 1,
+    *,
+    by: Manager | None = None,
+    confirm: Callable[[Review], bool] = lambda review: True,
+) -> tuple[Approval[Review], dict[str, Any]]:
+    """What was signed, and what the server says of the release then."""
     with api(server, settings) as client:
-        return sign_release(
-            client,
-            "exercise",
-            release,
-            key=key_file(settings, "releases", person),
-            passphrase=PASSPHRASE,
-            bundle=bundle,
-            root=(settings.directory / "root.json").read_bytes(),
-            trust=settings.directory.parent / f"trust-{person}",
-            confirm=lambda review: True,
-        )
+        proposal = fetch_proposal(client, "exercise", release)
+        who = by or manager(settings, person)
+        approval = sign_release(proposal, who, bundle=bundle, confirm=confirm, fresh=True)
+        return approval, submit(client, proposal)
+
+
+def sign_the_policy(
+    server: Running, settings: Settings, person: str, *, by: Manager | None = None
+) -> tuple[Approval[PolicyReview], dict[str, Any]]:
+    """As `sign`, for the change of the policy that waits."""
+    with api(server, settings) as client:
+        proposal = fetch_proposal(client, "exercise", None)
+        approval = sign_policy(proposal, by or manager(settings, person), confirm=lambda review: True, fresh=True)
+        return approval, submit(client, proposal)
 
 
 def publish(server: Running, settings: Settings, bundle: Path, release: int = 1) -> httpx.Response:

@@ -47,7 +47,14 @@ def look_at(path: Path, root: bytes, trust: Path, *, accept_expired: bool, now: 
     if any(role != releases_role(model) for role, model in zip(sorted(roles), models, strict=True)):
         raise ReviewFailed(f"{path} proposes a role that is none of a model's releases")
     before = trusted_state(
-        str(path), models, root, trust, files=change.published, accept_expired=accept_expired, now=now
+        str(path),
+        models,
+        root,
+        trust,
+        files=change.published,
+        fresh=False,
+        accept_expired=accept_expired,
+        now=now,
     )
     return Looked(change=change, before=before, review=judge(before, change.metadata, now))
 

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuf.api.metadata import Metadata, Targets
 
 from model_server.cli import main
 from model_server.errors import ReviewFailed
+from model_server.releases.proposal_file import Proposal
+from model_server.releases.signing import Manager
 from tests.support.server import PASSPHRASE, make_bundle, make_folder
 
 Run = Callable[..., dict[str, Any]]
@@ -119,18 +122,25 @@ def test_the_whole_way_from_an_empty_folder_to_a_rollout(run: Run, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("release", "function"),
-    [("policy", "model_server.commands.policy.sign_policy"), ("1", "model_server.commands.remote.sign_release")],
+    [("policy", "sign_policy"), ("1", "sign_release")],
 )
 def test_what_has_expired_is_signed_again_if_that_is_said(
     run: Run, tmp_path: Path, passphrase: Path, monkeypatch: pytest.MonkeyPatch, release: str, function: str
 ) -> None:
     asked: list[bool] = []
 
-    def sign(*args: object, accept_expired: bool, **_: object) -> None:
-        asked.append(accept_expired)
+    def sign(proposal: Proposal, manager: Manager, **_: object) -> None:
+        asked.append(manager.accept_expired)
         raise ReviewFailed("enough")
 
-    monkeypatch.setattr(function, sign)
+    metadata = Metadata(Targets())
+    monkeypatch.setattr(f"model_server.commands.signing.{function}", sign)
+    monkeypatch.setattr(
+        "model_server.commands.signing.fetch_proposal",
+        lambda client, model, number: Proposal(
+            source="a server", model=model, release=number, metadata=metadata, document=None, before=None, published={}
+        ),
+    )
     (tmp_path / "root.json").write_bytes(b"{}")
     to = ("--server", "http://127.0.0.1:9", "--api-key", "k", "--passphrase-file", passphrase)
     more = () if release == "policy" else ("--bundle", tmp_path / "b")

@@ -19,16 +19,13 @@ from edge_runtime.update.updater import Updater
 from model_server.audit import log as audit
 from model_server.db.base import reading
 from model_server.errors import ReviewFailed, ServerRefused
-from model_server.releases.signing import SignedPolicy, sign_policy
 from model_server.services import open_publisher
 from model_server.settings import Settings
-from tests.support.managers import api, download, publish, sign, stage
+from tests.support.managers import download, publish, sign, sign_the_policy, stage
 from tests.support.plans import PLAN
 from tests.support.server import (
-    PASSPHRASE,
     Running,
     SteppedClock,
-    key_file,
     make_bundle,
     make_folder,
     repository_dir,
@@ -54,23 +51,10 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[Running]:
         yield server
 
 
-def sign_it(server: Running, settings: Settings, person: str) -> SignedPolicy:
-    with api(server, settings) as client:
-        return sign_policy(
-            client,
-            "exercise",
-            key=key_file(settings, "releases", person),
-            passphrase=PASSPHRASE,
-            root=(settings.directory / "root.json").read_bytes(),
-            trust=settings.directory.parent / f"trust-{person}",
-            confirm=lambda review: True,
-        )
-
-
 def signed_and_published(server: Running, settings: Settings, **change: object) -> httpx.Response:
     assert server.admin.post(POLICY, json=change).status_code == 201
     for person in ("alice", "bob"):
-        sign_it(server, settings, person)
+        sign_the_policy(server, settings, person)
     answer = server.admin.post(f"{POLICY}/publish")
     assert answer.status_code == 200, answer.text
     return answer
@@ -85,13 +69,13 @@ def test_two_people_revoke_a_release_and_a_stock_client_sees_it(
 ) -> None:
     proposed = server.admin.post(POLICY, json={"revoke": [2], "reason": "wrong labels"}).json()
     assert (proposed["revoked"], proposed["pending"]["revoked"], proposed["pending"]["missing"]) == ([], [2], 2)
-    first = sign_it(server, settings, "alice")
-    assert (first.review.revoked, first.policy["pending"]["missing"]) == ((2,), 1)  # type: ignore[index]
+    approval, answer = sign_the_policy(server, settings, "alice")
+    assert (approval.review.revoked, answer["pending"]["missing"]) == ((2,), 1)
     assert problem(server.admin.post(f"{POLICY}/publish")) == "ThresholdNotMet"
     assert download(server, settings, tmp_path / "early", "models/exercise/policy.json") is None
-    sign_it(server, settings, "bob")
-    answer = server.admin.post(f"{POLICY}/publish").json()
-    assert (answer["revoked"], answer["pending"]) == ([2], None)
+    sign_the_policy(server, settings, "bob")
+    published = server.admin.post(f"{POLICY}/publish").json()
+    assert (published["revoked"], published["pending"]) == ([2], None)
     data = download(server, settings, tmp_path / "client", "models/exercise/policy.json")
     assert data is not None
     assert read_policy(data).revoked == (2,)
@@ -102,7 +86,7 @@ def test_two_people_revoke_a_release_and_a_stock_client_sees_it(
 def test_the_same_person_twice_is_one(server: Running, settings: Settings) -> None:
     server.admin.post(POLICY, json={"min_release": 2})
     for _ in range(2):
-        sign_it(server, settings, "alice")
+        sign_the_policy(server, settings, "alice")
     assert problem(server.admin.post(f"{POLICY}/publish")) == "ThresholdNotMet"
 
 
@@ -151,7 +135,7 @@ def test_a_running_rollout_of_a_revoked_release_is_halted(server: Running, setti
     answer = server.admin.post(POLICY, json={"revoke": [2]}).json()
     assert [(plan["channel"], plan["named_as"]) for plan in answer["forbids"]] == [("stable", "candidate")]
     for person in ("alice", "bob"):
-        sign_it(server, settings, person)
+        sign_the_policy(server, settings, person)
     server.admin.post(f"{POLICY}/publish")
     server.services.controller.tick()
     shown = server.admin.get("/v1/rollouts/stable/exercise").json()
@@ -231,7 +215,7 @@ def test_a_server_that_died_after_publishing_notes_it_when_it_starts(settings: S
         publish(server, settings, make_bundle(tmp_path / "1.bundle", 1), 1)
         server.admin.post(POLICY, json={"revoke": [1]})
         for person in ("alice", "bob"):
-            sign_it(server, settings, person)
+            sign_the_policy(server, settings, person)
         service = server.services.policies
 
         def dies(model: str, actor: str) -> None:
@@ -251,7 +235,7 @@ def test_a_server_that_hides_what_it_wants_signed_gets_no_signature(
     server.admin.post(POLICY, json={"revoke": [1]})
     monkeypatch.setattr(server.services.policies, "document", lambda model: b"")
     with pytest.raises(ReviewFailed, match="does not show it"):
-        sign_it(server, settings, "alice")
+        sign_the_policy(server, settings, "alice")
 
 
 def test_a_published_policy_that_was_exchanged_on_the_server_is_noticed_by_the_signer(
@@ -264,5 +248,5 @@ def test_a_published_policy_that_was_exchanged_on_the_server_is_noticed_by_the_s
     file = repository_dir(settings).parent / repository.target_name(target)
     file.write_bytes(file.read_bytes().replace(b"1", b"2"))
     with pytest.raises((ReviewFailed, ServerRefused)):
-        sign_it(server, settings, "alice")
+        sign_the_policy(server, settings, "alice")
     assert isinstance(repository.role("releases-exercise").signed, Targets)

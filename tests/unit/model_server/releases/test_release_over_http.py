@@ -13,11 +13,10 @@ from edge_runtime.bundle import open_bundle, read_release
 from model_server.client import Client
 from model_server.errors import KeyRejected, ReviewFailed, ServerRefused, ServerUnreachable
 from model_server.releases.service import ReleaseService
-from model_server.releases.signing import sign_release
 from model_server.settings import Settings
-from tests.support.managers import api, download, publish, sign, spool_empties, stage
+from tests.support.managers import api, download, manager, publish, sign, spool_empties, stage
 from tests.support.postgres import copy_rows
-from tests.support.server import PASSPHRASE, Running, key_file, make_bundle, make_folder, running
+from tests.support.server import PASSPHRASE, Running, make_bundle, make_folder, running
 
 
 @pytest.fixture
@@ -86,8 +85,8 @@ def test_the_answers_say_who_has_signed_and_how_many_are_missing(
     staged = stage(server, bundle).json()
     assert (staged["state"], staged["threshold"], staged["missing"]) == ("staged", 2, 2)
     assert {ref["file"] for ref in staged["files"]} == {*open_bundle(bundle).files, "release.json"}
-    signed = sign(server, settings, "alice", bundle)
-    assert (signed.person, signed.release["missing"]) == ("alice", 1)
+    approval, answer = sign(server, settings, "alice", bundle)
+    assert (approval.person, approval.signed_by, answer["missing"]) == ("alice", ("alice",), 1)
 
 
 def test_a_number_that_is_not_newer_is_refused(server: Running, settings: Settings, tmp_path: Path) -> None:
@@ -146,18 +145,8 @@ def test_a_signer_who_holds_another_bundle_signs_nothing(server: Running, settin
 def test_a_signer_can_say_no(server: Running, settings: Settings, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "1.bundle", 1)
     stage(server, bundle)
-    with api(server, settings) as client, pytest.raises(ReviewFailed, match="not confirmed"):
-        sign_release(
-            client,
-            "exercise",
-            1,
-            key=key_file(settings, "releases", "alice"),
-            passphrase=PASSPHRASE,
-            bundle=bundle,
-            root=(settings.directory / "root.json").read_bytes(),
-            trust=tmp_path / "trust",
-            confirm=lambda review: False,
-        )
+    with pytest.raises(ReviewFailed, match="not confirmed"):
+        sign(server, settings, "alice", bundle, confirm=lambda review: False)
     assert server.admin.get("/v1/releases/exercise/1").json()["signatures"] == []
 
 
@@ -168,35 +157,16 @@ def test_a_signer_trusts_the_root_they_hold_and_no_other(server: Running, settin
     init(tmp_path / "elsewhere", ["exercise"], ["alice", "bob", "carol"], PASSPHRASE, SystemClock())
     bundle = make_bundle(tmp_path / "1.bundle", 1)
     stage(server, bundle)
-    with api(server, settings) as client, pytest.raises(ReviewFailed, match="does not verify from your root"):
-        sign_release(
-            client,
-            "exercise",
-            1,
-            key=key_file(settings, "releases", "alice"),
-            passphrase=PASSPHRASE,
-            bundle=bundle,
-            root=(tmp_path / "elsewhere" / "root.json").read_bytes(),
-            trust=tmp_path / "trust",
-            confirm=lambda review: True,
-        )
+    root = (tmp_path / "elsewhere" / "root.json").read_bytes()
+    with pytest.raises(ReviewFailed, match="does not verify from your root"):
+        sign(server, settings, "alice", bundle, by=replace(manager(settings, "alice"), root=root))
 
 
 def test_a_key_of_another_role_cannot_sign(server: Running, settings: Settings, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "1.bundle", 1)
     stage(server, bundle)
-    with api(server, settings) as client, pytest.raises(KeyRejected):
-        sign_release(
-            client,
-            "exercise",
-            1,
-            key=key_file(settings, "targets", "alice"),
-            passphrase=PASSPHRASE,
-            bundle=bundle,
-            root=(settings.directory / "root.json").read_bytes(),
-            trust=tmp_path / "trust",
-            confirm=lambda review: True,
-        )
+    with pytest.raises(KeyRejected):
+        sign(server, settings, "alice", bundle, by=manager(settings, "alice", "targets"))
 
 
 def test_a_crash_between_publishing_and_noting_it_is_repaired_on_the_next_start(
