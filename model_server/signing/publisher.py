@@ -17,7 +17,7 @@ from model_server.clock import Clock
 from model_server.errors import KeyWithoutRole, RepositoryDamaged
 from model_server.signing.keys import open_signer, read_passphrase, sign_metadata
 from model_server.signing.repository import Repository, to_bytes
-from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, rollouts_role
+from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, first_role, rollouts_role
 from model_server.signing.uris import KeyUri
 
 __all__ = ["ONLINE_USES", "OnlineKeys", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
@@ -115,9 +115,9 @@ class Publisher:
         """The public half of the key that signs every ``rollouts-<model>``."""
         return self._signers.rollouts.public_key
 
-    def first_rollouts(self) -> Metadata[Targets]:
+    def first_rollouts(self, model: str) -> Metadata[Targets]:
         """Version 1, without plans, of a new model's ``rollouts-<model>``."""
-        metadata = Metadata(Targets(expires=self._until(self._expiry.rollouts)))
+        metadata = first_role(rollouts_role(model), self._until(self._expiry.rollouts))
         sign_metadata(metadata, self._signers.rollouts)
         return metadata
 

@@ -55,7 +55,7 @@ def publish_change(publisher: Publisher, change: Mapping[str, Offline], now: dat
         new = _new_models(before, roles)
         _check_whole(before, left)
         publisher.publish_offline(
-            {**roles, **{rollouts_role(model): publisher.first_rollouts() for model in new}},  # type: ignore[dict-item]
+            {**roles, **{rollouts_role(model): publisher.first_rollouts(model) for model in new}},  # type: ignore[dict-item]
             left.get(Root.type),  # type: ignore[arg-type]
         )
         return review
