@@ -43,6 +43,7 @@ from edge_runtime.bundle import (
     write_release,
 )
 from edge_runtime.update.plan import Plan
+from edge_runtime.update.rules import ROLE_FIELD
 
 __all__ = ["Release", "TufRepository", "same_key", "signer"]
 
@@ -117,7 +118,8 @@ class TufRepository:
         self.targets.delegations.roles[name] = DelegatedRole(
             name, [key.public_key.keyid for key in keys], threshold, terminating, paths=paths
         )
-        self.roles.setdefault(name, Targets(expires=self.now + timedelta(days=90)))
+        made = Targets(expires=self.now + timedelta(days=90), unrecognized_fields={ROLE_FIELD: name})
+        self.roles.setdefault(name, made)
 
     def add_target(self, role: str, path: str, data: bytes) -> TargetFile:
         """List ``data`` at ``path`` in ``role`` and put the file in place."""

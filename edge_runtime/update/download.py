@@ -15,6 +15,7 @@ from tuf.api.exceptions import LengthOrHashMismatchError
 
 from edge_runtime.disk import Disk
 from edge_runtime.errors import Outcome, StoreError, StoreFull, UpdateError
+from edge_runtime.update.fetcher import MAX_ETAG
 
 if TYPE_CHECKING:
     import httpx
@@ -162,7 +163,8 @@ def _begin(response: httpx.Response, url: str, target: TargetFile, part: Path, h
         return have
     discard(part, disk)
     etag = response.headers.get("ETag", "")
-    if etag.startswith('"') and etag.isascii():  # only a strong one promises the same bytes
+    # Only a strong one promises the same bytes, and one that no server would take back would end all downloads.
+    if etag.startswith('"') and etag.isascii() and len(etag) <= MAX_ETAG:
         disk.write(etag_path(part), etag.encode("ascii"))
     return 0
 

@@ -26,7 +26,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_runtime.disk import Disk, write_atomic
 from edge_runtime.errors import Outcome, UpdateError
-from edge_runtime.update.rules import check_root, check_targets, find_target, releases_role, rollouts_role
+from edge_runtime.update.rules import check_role, check_root, check_targets, find_target, releases_role, rollouts_role
 
 __all__ = ["MetadataClient", "PlainClient", "translated"]
 
@@ -121,7 +121,7 @@ class MetadataClient(PlainClient):
             check_root(self._trusted_set.root)
             check_targets(self._trusted_set.targets, self._model)
             for role in (releases_role(self._model), rollouts_role(self._model)):
-                self._load_targets(role, Targets.type)
+                check_role(self._trusted_set.targets, role, self._load_targets(role, Targets.type))
 
     def find(self, role: str, path: str) -> TargetFile | None:
         """The target ``path`` in the delegated role of that name, and in no other. None if it lists none."""

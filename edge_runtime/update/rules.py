@@ -4,6 +4,8 @@
 * ``releases-<model>`` alone lists ``models/<model>/…``, ``rollouts-<model>`` alone ``rollouts/<channel>/<model>.json``,
   whatever other delegations there are and in whatever order.
 * A key counts once in a role, however many ids it has: else one person could be a threshold of two.
+* A delegated role says its own name. TUF's metadata does not: where one key signs several roles, whoever holds the
+  network, and no key, could show one for another, so that a halt or a revocation is not seen.
 """
 
 from __future__ import annotations
@@ -17,7 +19,19 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key
     from tuf.api.metadata import DelegatedRole, Delegations, Root, TargetFile, Targets
 
-__all__ = ["check_root", "check_targets", "find_target", "key_identity", "releases_role", "rollouts_role"]
+__all__ = [
+    "ROLE_FIELD",
+    "check_role",
+    "check_root",
+    "check_targets",
+    "find_target",
+    "key_identity",
+    "releases_role",
+    "rollouts_role",
+]
+
+
+ROLE_FIELD = "x-edgeship-role"
 
 
 def releases_role(model: str) -> str:
@@ -49,6 +63,19 @@ def check_targets(targets: Targets, model: str) -> None:
                 Outcome.UNKNOWN_MODEL, f"the server has no role {name}: check the model's name, or add the model there"
             )
         _check_keys(name, role.keyids, delegations.keys)
+
+
+def check_role(targets: Targets, role_name: str, role: Targets) -> None:
+    """Raise `UpdateError` if the metadata of ``role`` is that of another role than ``role_name``.
+
+    Metadata that does not say, as it was made before there was this rule, may list only what is delegated to that name.
+    """
+    stated = role.unrecognized_fields.get(ROLE_FIELD)
+    if stated is None:
+        for path in role.targets:
+            find_target(targets, role_name, role, path)
+    elif stated != role_name:
+        raise _rejected(f"the server sent the metadata of {stated!a} for {role_name}")
 
 
 def find_target(targets: Targets, role_name: str, role: Targets, path: str) -> TargetFile | None:

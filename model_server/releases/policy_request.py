@@ -67,7 +67,12 @@ def next_policy_metadata(current: Targets, model: str, document: bytes | None, e
     if document is not None:
         path = policy_path(model)
         targets[path] = TargetFile.from_data(path, document, ["sha256"])
-    return Targets(version=current.version + 1, expires=expires, targets=targets)
+    return Targets(
+        version=current.version + 1,
+        expires=expires,
+        targets=targets,
+        unrecognized_fields=dict(current.unrecognized_fields),
+    )
 
 
 def review_policy(

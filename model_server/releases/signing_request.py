@@ -87,7 +87,12 @@ def next_metadata(
     for name, ref in sorted(files.items()):
         path = target_path(model, release, name)
         targets[path] = TargetFile(ref.bytes, {"sha256": ref.sha256}, path)
-    return Targets(version=current.version + 1, expires=expires, targets=targets)
+    return Targets(
+        version=current.version + 1,
+        expires=expires,
+        targets=targets,
+        unrecognized_fields=dict(current.unrecognized_fields),
+    )
 
 
 def review(

@@ -27,6 +27,7 @@ from model_server.signing.roles import (
     THRESHOLD,
     Expiry,
     check_keys,
+    first_role,
     releases_delegation,
     releases_role,
     rollouts_delegation,
@@ -104,8 +105,7 @@ def create_repository(
             (releases_role(model), expiry.releases, managers),
             (rollouts_role(model), expiry.rollouts, [plans]),
         ):
-            first = Metadata(Targets(expires=_until(now, life)))
-            repository.write_role(role, 1, _signed(first, signers))
+            repository.write_role(role, 1, _signed(first_role(role, _until(now, life)), signers))
             snapshot.meta[f"{role}.json"] = MetaFile(1)
     repository.write_role(Targets.type, 1, _signed(Metadata(targets), keys.targets.values()))
     root_bytes = _signed(Metadata(root), keys.root.values())

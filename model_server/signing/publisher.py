@@ -17,7 +17,7 @@ from model_server.clock import Clock
 from model_server.errors import KeyWithoutRole, RepositoryDamaged
 from model_server.signing.keys import open_signer, read_passphrase, sign_metadata
 from model_server.signing.repository import Repository, S, to_bytes
-from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, rollouts_role
+from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, first_role, rollouts_role
 from model_server.signing.uris import KeyUri
 
 __all__ = ["ONLINE_USES", "OnlineKeys", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
@@ -197,7 +197,7 @@ class Publisher:
         found, listed = [], self.repository.versions()
         for role in map(rollouts_role, delegated_models(targets.signed)):
             if f"{role}.json" not in listed:
-                first = Metadata(Targets())
+                first = first_role(role, self._clock.now())
                 first.signed.version = 0  # the one that is signed is the first
                 found.append(_Unsigned(role, first, signer))
             elif other:

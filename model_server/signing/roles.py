@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from securesystemslib.signer import Key, Signature
-from tuf.api.metadata import DelegatedRole, Root, Targets
+from tuf.api.metadata import DelegatedRole, Metadata, Root, Targets
 
 from edge_runtime.bundle.names import check_model
-from edge_runtime.update.rules import key_identity
+from edge_runtime.update.rules import ROLE_FIELD, key_identity
 from model_server.errors import KeyRejected
 from model_server.signing.algorithms import check_algorithm
 
@@ -25,6 +25,7 @@ __all__ = [
     "Expiry",
     "check_keys",
     "delegated_models",
+    "first_role",
     "person_of",
     "releases_delegation",
     "releases_role",
@@ -72,6 +73,11 @@ def releases_delegation(model: str, keyids: Iterable[str], threshold: int = THRE
 
 def rollouts_delegation(model: str, keyid: str) -> DelegatedRole:
     return DelegatedRole(rollouts_role(model), [keyid], 1, True, paths=[f"rollouts/*/{model}.json"])
+
+
+def first_role(name: str, expires: datetime) -> Metadata[Targets]:
+    """Version 1 of a delegated role, which lists nothing. It says its name: see `edge_runtime.update.rules`."""
+    return Metadata(Targets(expires=expires, unrecognized_fields={ROLE_FIELD: name}))
 
 
 def delegated_models(targets: Targets) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadata
 from tuf.api.metadata import Metadata, Root, Signed, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
+from edge_runtime.errors import UpdateError
+from edge_runtime.update.rules import check_role
 from model_server.errors import ReviewFailed
 from model_server.signing.repository import parse_metadata
 from model_server.signing.roles import delegated_models, releases_role
@@ -98,8 +100,12 @@ class _Client(Updater):
             _check(signed.type, signed, now)
 
     def read_role(self, role: str, now: datetime, *, accept_expired: bool) -> None:
-        """Raises: ExpiredMetadataError."""
+        """Raises: ExpiredMetadataError, ReviewFailed."""
         metadata = self._load_targets(role, Targets.type)
+        try:
+            check_role(self._trusted_set.targets, role, metadata)
+        except UpdateError as error:
+            raise ReviewFailed(str(error)) from error
         if not accept_expired:
             _check(role, metadata, now)
 

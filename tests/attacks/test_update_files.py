@@ -63,15 +63,66 @@ def test_a_manifest_about_something_else_is_not_used(world: World, changes: dict
     untouched(world.device(), Outcome.VERIFICATION_FAILED)
 
 
-@pytest.mark.parametrize("name", ["../../../etc/passwd", "a/b.onnx", "/etc/passwd", "..", "nul.onnx", "x\x00.onnx", ""])
+# What is no file name on some system that a device may have: paths, Unicode that looks like one, devices and streams of
+# Windows, what other software takes for an option, and what no file system takes.
+BAD_NAMES = [
+    *(
+        "../../../etc/passwd",
+        "a/b.onnx",
+        "/etc/passwd",
+        "..",
+        ".",
+        ".hidden",
+        "x\x00.onnx",
+        "",
+        "a\nb.onnx",
+        "-rf.onnx",
+    ),
+    *("..\\..\\x.onnx", "C:\\x.onnx", "C:x.onnx", "\\\\host\\share", "x.onnx:stream", "x.onnx.", "x.onnx "),
+    *("nul.onnx", "CON", "com1.onnx", "Aux.tar.onnx", "lpt9", "%2e%2e%2fx.onnx", "a\uff0fb.onnx", "\uff0e\uff0e"),
+    *("x\u202exnno.onnx", "\u00e9.onnx", "e\u0301.onnx", "x\u200b.onnx", "x" * 129, "x" * 5000),
+]
+
+
 @pytest.mark.parametrize("where", ["artifact", "golden"])
-def test_a_file_name_that_leaves_the_slot_is_not_used(world: World, name: str, where: str) -> None:
+def test_a_file_name_that_leaves_the_slot_is_not_used(world: World, where: str) -> None:
+    device = world.device()
+    for name in BAD_NAMES:
+        body = json.loads(write_manifest(RELEASES[2].manifest))
+        for artifact in body["artifacts"]:
+            (artifact if where == "artifact" else artifact["golden"])["file"] = name
+        world.repository.add_target("releases-tiny", "models/tiny/2/manifest.json", json.dumps(body).encode())
+        world.repository.publish()
+        result = device.check()
+        assert (result.outcome, result.active) == (Outcome.VERIFICATION_FAILED, 1), name
+    untouched(device, Outcome.VERIFICATION_FAILED)
+    assert {path.name for path in world.folder.iterdir()} == {"device-1"}
+
+
+@pytest.mark.parametrize("second", ["tiny-fp32.onnx", "Tiny-FP32.onnx", "tiny-fp32.onnx.GOLDEN.npz", "manifest.json"])
+def test_two_files_of_one_name_in_any_case_are_not_used(world: World, second: str) -> None:
+    """On a file system that does not tell cases apart one would take the other's place."""
     body = json.loads(write_manifest(RELEASES[2].manifest))
-    for artifact in body["artifacts"]:
-        (artifact if where == "artifact" else artifact["golden"])["file"] = name
+    body["artifacts"][1]["file"] = second
     world.repository.add_target("releases-tiny", "models/tiny/2/manifest.json", json.dumps(body).encode())
     world.repository.publish()
     untouched(world.device(), Outcome.VERIFICATION_FAILED)
+
+
+@pytest.mark.parametrize(
+    "path", ["models/tiny/2/../3/manifest.json", "models//tiny/3/manifest.json", "/models/tiny/3/x"]
+)
+def test_a_path_that_leads_to_another_release_is_found_by_nobody(world: World, path: str) -> None:
+    """Two managers list it; a device asks for paths that it makes itself."""
+    world.repository.delegate(
+        "releases-tiny", world.repository.signers["releases-tiny"], 2, ["*", "*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*/*"]
+    )
+    target = world.repository.add_target("releases-tiny", "models/tiny/9/manifest.json", b"{}")
+    target.path = path
+    world.repository.roles["releases-tiny"].targets = {path: target, **world.repository.roles["releases-tiny"].targets}
+    del world.repository.roles["releases-tiny"].targets["models/tiny/9/manifest.json"]
+    world.plan(candidate=3)
+    untouched(world.device(), Outcome.PLAN_INVALID)
 
 
 def test_a_manifest_that_disagrees_with_what_is_signed_costs_no_download(world: World) -> None:

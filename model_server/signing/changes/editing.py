@@ -21,6 +21,7 @@ from model_server.signing.roles import (
     THRESHOLD,
     Expiry,
     check_keys,
+    first_role,
     person_of,
     public_value,
     releases_delegation,
@@ -51,7 +52,7 @@ class Editor:
         self._expiry = expiry
         self._root = deepcopy(state.root.signed)
         self._targets = deepcopy(state.targets.signed)
-        self._first_releases: dict[str, Targets] = {}
+        self._first_releases: dict[str, Metadata[Targets]] = {}
         self._renewed: set[str] = set()
         self._touched: set[str] = set()
 
@@ -152,7 +153,9 @@ class Editor:
             rollouts_delegation(model, online.keyid),
         ):
             delegations.roles[made.name] = made
-        self._first_releases[releases_role(model)] = Targets(expires=self._until(self._expiry.releases))
+        self._first_releases[releases_role(model)] = first_role(
+            releases_role(model), self._until(self._expiry.releases)
+        )
         self._touched.add(Targets.type)
 
     # The result
@@ -170,7 +173,7 @@ class Editor:
         for role in sorted(self._touched | self._renewed | again):
             found[role] = self._next(role)
         for role, first in self._first_releases.items():
-            found[role] = Metadata(first)
+            found[role] = first
         return found
 
     def _next(self, role: str) -> Offline:

@@ -21,6 +21,7 @@ from model_server.signing.roles import (
     THRESHOLD,
     check_keys,
     delegated_models,
+    first_role,
     person_of,
     public_value,
     releases_delegation,
@@ -143,8 +144,8 @@ def _releases(role: str, before: Offline | None, after: Targets, targets: Target
     if role not in {releases_role(model) for model in delegated_models(targets)}:
         raise ReviewFailed(f"{role} is no role of a model")
     if before is None:
-        if after.version != 1 or after.targets or after.delegations is not None or after.unrecognized_fields:
-            raise ReviewFailed(f"the first {role} must be version 1, and empty")
+        if after != first_role(role, after.expires).signed:
+            raise ReviewFailed(f"the first {role} must be version 1, empty, and say its name")
         _check_life(role, after.expires, now, MAX_LIFE["releases"])
         return []
     old = before.signed

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import TargetFile
 
+from devices.repository import signer
+from devices.static_server import Fault
 from edge_runtime.cli import main
 from edge_runtime.disk import RealDisk
 from edge_runtime.update import plain
@@ -45,6 +48,40 @@ def test_refresh_keeps_the_verified_metadata_under_plain_names(world: World, tru
         "targets.json",
     }
     assert not (trusted / "root.json").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/x", "..", ".", "a\\..\\b", "C:\\x", "x" * 300, "nul", "a b\u202e", "%2e%2e"]
+)
+def test_whatever_a_target_is_called_nothing_is_written_beside_the_folder(
+    world: World, trusted: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No house rule stands between this client and a name: a role that may list everything lists it."""
+    data = b"a target"
+    target = TargetFile.from_data(name, data, ["sha256"])
+    world.repository.delegate("all", [signer()], 1, ["*", "*/*", "*/*/*", "*/*/*/*"])
+    world.repository.roles["all"].targets[name] = target
+    world.repository.publish()
+    place = tmp_path / "there"
+    place.mkdir()
+    before = {path for path in tmp_path.rglob("*") if place not in path.parents and trusted not in path.parents}
+    world.server.faults = Everywhere(data)
+    assert download(world, trusted, place / "to", name) in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
+    after = {path for path in tmp_path.rglob("*") if place not in path.parents and trusted not in path.parents}
+    assert after == before
+    assert {path.name for path in place.iterdir()} == {"to"}
+    assert all(path.read_bytes() == data for path in (place / "to").iterdir())
+
+
+class Everywhere(dict[str, Fault]):
+    """The same bytes at every address but those of metadata."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def get(self, path: str, default: object = None) -> Fault | None:  # type: ignore[override]
+        return None if path.startswith("/metadata/") else lambda handler: handler.send(200, self.data)
 
 
 def test_targets_are_downloaded_once_under_their_quoted_names(world: World, trusted: Path, tmp_path: Path) -> None:

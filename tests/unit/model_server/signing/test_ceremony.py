@@ -3,13 +3,17 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.update.rules import ROLE_FIELD
 from model_server.commands.local import init, list_keys
-from model_server.errors import KeyRejected, ReleaseConflict, SettingsError, ThresholdNotMet
+from model_server.errors import KeyRejected, ReleaseConflict, ReviewFailed, SettingsError, ThresholdNotMet
 from model_server.services import open_publisher
 from model_server.settings import Settings
+from model_server.signing.chain import published_files
 from model_server.signing.changes.delegating import signed_delegation
 from model_server.signing.changes.publishing import publish_change
-from model_server.signing.roles import delegated_models
+from model_server.signing.repository import Repository
+from model_server.signing.roles import delegated_models, releases_role, rollouts_role
+from model_server.signing.trusted import trusted_state
 from tests.support.plans import PLAN, client, seen_plan
 from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, key_file, make_folder, repository_dir
 
@@ -43,6 +47,30 @@ def test_root_and_targets_need_two_people_and_online_roles_one_key(settings: Set
         "timestamp": (1, 1),
     }
     assert root.consistent_snapshot
+
+
+def says_its_name(repository: Repository) -> None:
+    for model in delegated_models(repository.top_level_targets().signed):
+        for role in (releases_role(model), rollouts_role(model)):
+            assert repository.role(role).signed.unrecognized_fields == {ROLE_FIELD: role}
+
+
+def test_every_role_of_a_model_says_its_name_for_ever(settings: Settings) -> None:
+    repository = open_publisher(settings, SteppedClock()).repository
+    says_its_name(repository)
+    add(settings)
+    open_publisher(settings, SteppedClock()).put_plan(PLAN)
+    says_its_name(repository)
+
+
+def test_a_manager_is_not_shown_another_models_role_for_theirs(settings: Settings, tmp_path: Path) -> None:
+    """The same people sign both models, so the signatures alone would do."""
+    root = (settings.directory / "root.json").read_bytes()
+    files = published_files(open_publisher(settings, SteppedClock()).repository, ["exercise", "gesture"])
+    trusted_state("here", ["exercise"], root, tmp_path / "trust", files=files)
+    swapped = {**files, "1.releases-exercise.json": files["1.releases-gesture.json"]}
+    with pytest.raises(ReviewFailed, match="'releases-gesture' for releases-exercise"):
+        trusted_state("here", ["exercise"], root, tmp_path / "fresh", files=swapped)
 
 
 def test_no_key_has_two_roles(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
 from edge_runtime.store import Store
 from edge_runtime.update.plan import PARTS, State
+from edge_runtime.update.rules import ROLE_FIELD
 from edge_runtime.update.updater import Updater
 from model_server.cli import main
 from model_server.errors import KeyRejected, KeyWithoutRole, SignerFailed
@@ -127,6 +128,8 @@ def test_a_device_installs_a_release_that_a_manager_signed_with_a_token(
         assert "signed by alice" in typed(capsys, *command, "--pin-file", ceremony.folder / "pin")
         sign(server, settings, "bob", bundle)
         assert server.admin.post("/v1/releases/exercise/1/publish").status_code == 200
+        signed = server.services.repository.role("releases-exercise").signed
+        assert signed.unrecognized_fields == {ROLE_FIELD: "releases-exercise"}  # no new version forgets it
         open_publisher(settings, SteppedClock()).put_plan(replace(PLAN, share=PARTS, state=State.COMPLETE))
         store = Store(tmp_path / "device")
         updater = Updater(
