@@ -15,10 +15,15 @@ from edge_runtime.bundle.errors import BundleError, BundleTooLarge, EdgeshipErro
 from edge_runtime.errors import ReportError
 from model_server.clock import Clock
 from model_server.db.credentials import Kind
+from model_server.enrolment.api import enrolment_router
+from model_server.enrolment.gate import Audiences, DeviceGate, SignedBody
 from model_server.errors import (
     BaselineRefused,
     BodyTooLarge,
+    DeviceTaken,
     DuplicateReport,
+    EnrolmentBusy,
+    EnrolmentError,
     Forbidden,
     IngestBusy,
     InvalidRollout,
@@ -26,6 +31,7 @@ from model_server.errors import (
     MethodRefused,
     ModelUnavailable,
     NotFound,
+    ProofRejected,
     QueueFull,
     ReleaseConflict,
     ReleaseNotNewer,
@@ -69,6 +75,10 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
+    EnrolmentError: 403,
+    EnrolmentBusy: 429,
+    ProofRejected: 422,
+    DeviceTaken: 409,
     KeyRejected: 422,
     SignatureRejected: 422,
     ThresholdNotMet: 409,
@@ -94,7 +104,9 @@ def create_app(
     """
     services = open_services(settings, clock=clock, telemetry_today=telemetry_today)
     admin = services.credentials.require(Kind.ADMIN)
-    device = services.credentials.require(Kind.FLEET, Kind.ADMIN)
+    shared = [Kind.FLEET] if settings.fleet_token else []
+    others = services.credentials.require(*shared, Kind.ADMIN)
+    device = DeviceGate(services.devices, Audiences(services.repository), services.clock, others)
     inference = create_inference_app(settings.cloud_models, device)
 
     @asynccontextmanager
@@ -120,8 +132,17 @@ def create_app(
     app.state.services = services
     add_problems(app, STATUSES)
     app.include_router(
-        outcomes_router(services.engine, services.clock, device, services.releases.models, services.controller.nudge)
+        outcomes_router(
+            services.engine,
+            services.clock,
+            device,
+            services.releases.models,
+            services.controller.nudge,
+            check_reporter=device.check_reporter,
+            interval_s=settings.minimum_report_interval_s,
+        )
     )
+    app.include_router(enrolment_router(services.devices, services.tokens, admin))
     app.include_router(
         releases_router(services.releases, admin, settings.spool_dir, max_bundle_bytes=settings.max_bundle_bytes)
     )
@@ -133,12 +154,13 @@ def create_app(
     )
     app.include_router(telemetry_router(services.telemetry, device, admin, services.releases.models))
     app.include_router(_status_router(services, admin))
+    app.add_middleware(SignedBody)
     app.add_middleware(
         Dispatch,
         apps={
             "/metadata": MetadataFiles(services.repository.metadata),
             "/targets": TargetFiles(services.repository.targets),
-            "/v2": inference,
+            "/v2": SignedBody(inference),
         },
     )
     return app

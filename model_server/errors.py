@@ -12,13 +12,22 @@ EdgeshipError
     │   ├── BodyTooLarge          a cap on the body was passed
     │   ├── MethodRefused         not the HTTP method of this address
     │   ├── Unauthorized          no credential, or one that is not known
+    │   │   └── DeviceNotEnrolled what signed is no device of ours: it must enrol first
     │   └── Forbidden             a credential that does not allow this
+    │       └── DeviceRevoked     a person has revoked this device
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
     │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
-    │   └── UnknownRollout
+    │   ├── UnknownRollout
+    │   ├── UnknownDevice         no device of this id has enrolled
+    │   └── UnknownEnrolmentToken
+    ├── EnrolmentError            a device that is not let in
+    │   ├── TokenRefused          an enrolment token that is unknown, revoked, expired or used up
+    │   ├── EnrolmentBusy         the token lets no more devices in within this hour
+    │   ├── ProofRejected         no signature by the key that is to be enrolled
+    │   └── DeviceTaken           the id is enrolled with another key
     ├── SigningError
     │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
     │   │   └── KeyWithoutRole    a key that may sign nothing of what is asked
@@ -54,7 +63,12 @@ __all__ = [
     "AuditBroken",
     "BaselineRefused",
     "BodyTooLarge",
+    "DeviceNotEnrolled",
+    "DeviceRevoked",
+    "DeviceTaken",
     "DuplicateReport",
+    "EnrolmentBusy",
+    "EnrolmentError",
     "Forbidden",
     "InferenceError",
     "IngestBusy",
@@ -65,6 +79,7 @@ __all__ = [
     "MethodRefused",
     "ModelUnavailable",
     "NotFound",
+    "ProofRejected",
     "QueueFull",
     "ReleaseConflict",
     "ReleaseError",
@@ -87,7 +102,10 @@ __all__ = [
     "StorageUnavailable",
     "TelemetryError",
     "ThresholdNotMet",
+    "TokenRefused",
     "Unauthorized",
+    "UnknownDevice",
+    "UnknownEnrolmentToken",
     "UnknownLayout",
     "UnknownModel",
     "UnknownPolicy",
@@ -144,6 +162,14 @@ class Forbidden(RequestError):
     """A credential that does not allow this."""
 
 
+class DeviceNotEnrolled(Unauthorized):
+    """What signed is no device of ours: it must enrol first."""
+
+
+class DeviceRevoked(Forbidden):
+    """A person has revoked this device."""
+
+
 class NotFound(ServerError):
     """What was asked for does not exist."""
 
@@ -166,6 +192,38 @@ class UnknownLayout(NotFound):
 
 class UnknownRollout(NotFound):
     """The channel has no rollout of this model."""
+
+
+class UnknownDevice(NotFound):
+    """No device of this id has enrolled."""
+
+
+class UnknownEnrolmentToken(NotFound):
+    """There is no such token."""
+
+
+class EnrolmentError(ServerError):
+    """A device that is not let in."""
+
+
+class TokenRefused(EnrolmentError):
+    """An enrolment token that is unknown, revoked, expired or used up."""
+
+
+class EnrolmentBusy(EnrolmentError):
+    """The token lets no more devices in within this hour; come back after ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ProofRejected(EnrolmentError):
+    """No signature by the key that is to be enrolled."""
+
+
+class DeviceTaken(EnrolmentError):
+    """The id is enrolled with another key; a person can reset it."""
 
 
 class SigningError(ServerError):

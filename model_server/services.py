@@ -17,6 +17,8 @@ from sqlalchemy import Engine
 from model_server.clock import Clock, SystemClock
 from model_server.db.credentials import Credentials
 from model_server.db.migrate import open_database
+from model_server.enrolment.devices import Devices
+from model_server.enrolment.tokens import Tokens
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits
@@ -43,6 +45,8 @@ class Services:
     engine: Engine
     repository: Repository
     credentials: Credentials
+    devices: Devices
+    tokens: Tokens
     releases: ReleaseService
     policies: PolicyService
     rollouts: RolloutService
@@ -114,6 +118,8 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
         engine=engine,
         repository=publisher.repository,
         credentials=Credentials(engine, clock),
+        devices=Devices(engine, clock),
+        tokens=Tokens(engine, clock),
         releases=releases,
         policies=policies,
         rollouts=rollouts,

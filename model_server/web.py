@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -15,27 +17,44 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from edge_runtime.bundle.errors import EdgeshipError
+from edge_runtime.enrolment.protocol import is_assertion
 from model_server.db.postgres import LOCK_NOT_AVAILABLE, sqlstate
-from model_server.errors import BodyTooLarge, MalformedRequest, StorageFull, StorageUnavailable
+from model_server.errors import (
+    BodyTooLarge,
+    EnrolmentBusy,
+    MalformedRequest,
+    QueueFull,
+    StorageFull,
+    StorageUnavailable,
+)
 
-__all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "spool_body"]
+__all__ = ["Authorize", "add_problems", "answer_of", "caller", "capped_body", "parse_body", "spool_body", "spread_s"]
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 DISK_FULL = "53100"  # PostgreSQL's code
 Authorize = Callable[[str | None], str]
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+Answer = TypeVar("Answer")
+
+
+async def answer_of(authorize: Callable[[str | None], Answer], authorization: str | None) -> Answer:
+    """Ask an `Authorize`, in a thread where it has to look a device up and verify a signature."""
+    if is_assertion(authorization):
+        return await run_in_threadpool(authorize, authorization)
+    return authorize(authorization)
 
 
 def caller(authorize: Authorize) -> Callable[[Request], Awaitable[str]]:
     """A dependency: the name of the caller, or Unauthorized before anything of the body is read."""
 
     async def dependency(request: Request) -> str:
-        return authorize(request.headers.get("authorization"))
+        return await answer_of(authorize, request.headers.get("authorization"))
 
     return dependency
 
@@ -69,15 +88,23 @@ def parse_body(model: type[Model], body: bytes) -> Model:
         raise MalformedRequest(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
 
 
+def spread_s(least_s: float, share: float = 1.0, uniform: Callable[[float, float], float] = random.uniform) -> int:
+    """A Retry-After: whole seconds, ``least_s`` or up to ``share`` more, so that those who are all told to wait now do
+    not all come back at once."""
+    return math.ceil(least_s * uniform(1.0, 1.0 + share))
+
+
 def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> None:
     """Answer every error with a problem: our own by ``statuses`` (the closest class of an error counts), the
-    framework's by its own status."""
+    framework's by its own status. What may be sent again later says when, in Retry-After."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         status = next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), 500)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         answer = problem(status, str(error), type(error).__name__)
+        if isinstance(error, EnrolmentBusy | QueueFull):
+            answer.headers["retry-after"] = str(spread_s(error.retry_after_s))
         if isinstance(error, BodyTooLarge):
             answer.headers["connection"] = "close"  # else the server would go on reading what it has refused
         return answer
@@ -144,7 +171,9 @@ def problem(status: int, detail: str, kind: str) -> JSONResponse:
         "status": status,
         "detail": detail[:2000],
     }
-    headers = _HEADERS.get(status)
+    headers = dict(_HEADERS.get(status, {}))
+    if status in _COME_BACK_S:
+        headers["retry-after"] = str(spread_s(_COME_BACK_S[status]))
     return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM)
 
 
@@ -152,9 +181,8 @@ _HEADERS: Mapping[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"www-authenticate": "Bearer"},
     # Else uvicorn would go on reading the body that was refused.
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"connection": "close"},
-    HTTPStatus.TOO_MANY_REQUESTS: {"retry-after": "1"},
-    HTTPStatus.SERVICE_UNAVAILABLE: {"retry-after": "5"},
 }
+_COME_BACK_S: Mapping[int, float] = {HTTPStatus.TOO_MANY_REQUESTS: 30.0, HTTPStatus.SERVICE_UNAVAILABLE: 30.0}
 
 
 async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:

@@ -7,13 +7,14 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from model_server.clock import Clock
 from model_server.db.base import writing
 from model_server.db.credentials import Kind, add_credential, has_credentials
 from model_server.db.migrate import open_database
+from model_server.enrolment.tokens import TokenLimits, add_token
 from model_server.errors import SettingsError
 from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text
 from model_server.signing.ceremony import create_repository, make_keys
@@ -25,6 +26,8 @@ __all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "init", "list_keys"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
+# Enough to begin with; `devices token add` makes others.
+FIRST_TOKEN = TokenLimits(uses=1000, valid=timedelta(days=30), per_hour=1000)
 
 
 def init(
@@ -35,8 +38,8 @@ def init(
     clock: Clock,
     database: str | None = None,
 ) -> dict[str, object]:
-    """Make a server's folder: settings, keys, the first metadata, an API key and a fleet token; and the database, a
-    file in the folder unless ``database`` is the address of an empty one.
+    """Make a server's folder: settings, keys, the first metadata, an API key and an enrolment token; and the database,
+    a file in the folder unless ``database`` is the address of an empty one.
 
     The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database is not
     empty or cannot be used; InvalidName.
@@ -122,6 +125,7 @@ def _fill(
         tokens = {
             "admin_api_key": add_credential(session, Kind.ADMIN, "admin", now),
             "fleet_token": add_credential(session, Kind.FLEET, "fleet", now),
+            "enrolment_token": add_token(session, FIRST_TOKEN, now, "init").secret,
         }
         write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)
     engine.dispose()

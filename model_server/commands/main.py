@@ -71,7 +71,7 @@ def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
             args.database,
         )
         console.print(
-            f"{args.directory} is ready. Devices trust {answer['root']}. The API key and the fleet token are in "
+            f"{args.directory} is ready. Devices trust {answer['root']}. The API key and an enrolment token are in "
             f"{answer['credentials']} and nowhere else. Give each person their key files and delete them here."
         )
         return answer

@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _release(commands)
     _rollout(commands)
     _drift(commands)
+    _devices(commands)
     status = _remote(commands.add_parser("status", help="roles, releases and rollouts of a server"))
     status.set_defaults(run="status")
     return parser
@@ -167,6 +168,38 @@ def _drift(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     approve.add_argument("--to", dest="last", type=_day, required=True, metavar="DAY", help="the last day, included")
     approve.add_argument("--by", required=True, metavar="NAME", help="who vouches that the fleet was healthy")
     approve.set_defaults(run="drift approve")
+
+
+def _devices(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    devices = commands.add_parser("devices", help="who is let into the fleet").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    token = devices.add_parser("token", help="tokens that let devices in").add_subparsers(
+        dest="token_action", required=True, metavar="ACTION"
+    )
+    add = _remote(token.add_parser("add", help="make one; it is shown once"))
+    add.add_argument("--uses", type=int, default=1, metavar="N", help="devices that it lets in (default: one)")
+    add.add_argument("--expires", type=float, required=True, metavar="DAYS", help="and for how long")
+    add.add_argument("--per-hour", type=int, metavar="N", help="and how many within an hour; default: no limit")
+    add.add_argument("--group", metavar="NAME", help="what these devices are listed by")
+    add.set_defaults(run="devices token add")
+    listing = _remote(token.add_parser("list", help="every token, its limits and how often it was used"))
+    listing.set_defaults(run="devices token list")
+    revoke = _remote(token.add_parser("revoke", help="let nobody in by it any more; devices that it let in stay"))
+    revoke.add_argument("token", metavar="TOKEN", help="as in the list, not the secret")
+    revoke.set_defaults(run="devices token revoke")
+    shown = _remote(devices.add_parser("list", help="enrolled devices, page by page"))
+    shown.add_argument("--after", default="", metavar="DEVICE", help="the last one of the page before")
+    shown.add_argument("--limit", type=int, default=100, metavar="N", help="devices a page (default: %(default)s)")
+    shown.add_argument("--group", metavar="NAME", help="of this group only")
+    shown.set_defaults(run="devices list")
+    for action, text in (
+        ("revoke", "take nothing from a device any more, from now on"),
+        ("reset", "forget a device's key, so that it can enrol again with a token"),
+    ):
+        command = _remote(devices.add_parser(action, help=text))
+        command.add_argument("device", metavar="DEVICE")
+        command.set_defaults(run=f"devices {action}")
 
 
 def _day(text: str) -> date:

@@ -1,4 +1,4 @@
-"""`release`, `rollout`, `drift` and `status`: what a release manager does to a server over HTTP."""
+"""`release`, `rollout`, `drift`, `devices` and `status`: what a release manager does to a server over HTTP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from edge_runtime.bundle import check_channel, check_model
 from model_server.client import Client
+from model_server.commands.devices import run_devices
 from model_server.commands.drift import show_approval, show_drift
 from model_server.commands.policy import is_policy, run_policy
 from model_server.commands.show import show_release, show_releases, show_review, show_rollout, show_status
@@ -56,6 +57,8 @@ def run_remote(
         answer: Answer = client.get("/v1/status")
         show_status(console, answer)
         return answer
+    if group == "devices":
+        return run_devices(args, action, client, console)
     model = check_model(args.model) if "model" in args else ""
     if group == "release":
         return _release(args, action, model, client, console, passphrase, confirm)

@@ -126,6 +126,10 @@ class Repository:
             raise RepositoryDamaged(f"{self.metadata} holds no root metadata")
         return self._read(f"{max(versions)}.root.json", Root)
 
+    def root_versions(self) -> list[bytes]:
+        """Every root that was ever published, as its bytes."""
+        return [path.read_bytes() for path in self.metadata.glob("*.root.json")]
+
     def write_role(self, role: str, version: int, data: bytes) -> None:
         write_atomic(self.metadata / f"{version}.{role}.json", data)
 

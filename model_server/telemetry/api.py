@@ -15,7 +15,7 @@ from starlette.responses import Response
 from edge_runtime.telemetry.wire import MAX_REPORT_BYTES
 from model_server.errors import Unauthorized, UnknownModel
 from model_server.telemetry.service import TelemetryService
-from model_server.web import capped_body, parse_body
+from model_server.web import answer_of, capped_body, parse_body
 
 __all__ = ["Authorize", "telemetry_router"]
 
@@ -51,8 +51,8 @@ def telemetry_router(
 
     async def post_report(request: Request) -> Response:
         # The caller's name is not kept: a report must not be joined with who sent it.
-        if authorize_device(request.headers.get("authorization")) is None:
-            raise Unauthorized("a telemetry report needs the fleet token: Authorization: Bearer …")
+        if await answer_of(authorize_device, request.headers.get("authorization")) is None:
+            raise Unauthorized("a telemetry report needs what proves a device: see docs/spec/enrolment.md")
         await service.submit(await _report_body(request))
         return Response(_ACCEPTED, status_code=202, media_type="application/json")
 

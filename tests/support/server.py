@@ -51,7 +51,8 @@ class SteppedClock:
 def _template() -> TemporaryDirectory[str]:
     """The folder "server" in a directory that goes away with the test run."""
     holder = TemporaryDirectory(prefix="edgeship-test-")
-    init(Path(holder.name) / "server", MODELS, PEOPLE, PASSPHRASE, SystemClock())
+    folder = Path(holder.name) / "server"
+    init(folder, MODELS, PEOPLE, PASSPHRASE, SystemClock())
     return holder
 
 
