@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
+from model_server.access.credentials import Credentials
 from model_server.clock import Clock, SystemClock
-from model_server.db.credentials import Credentials
 from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs

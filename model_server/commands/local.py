@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from model_server.access.credentials import Kind, add_credential, has_credentials
 from model_server.clock import Clock
 from model_server.db.base import writing
-from model_server.db.credentials import Kind, add_credential, has_credentials
 from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
 from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text

@@ -13,7 +13,7 @@ __all__ = ["metadata"]
 # A module's tables join the metadata when it is imported.
 _TABLES = (
     "model_server.audit.tables",
-    "model_server.db.credentials",
+    "model_server.access.credentials",
     "model_server.releases.tables",
     "model_server.rollouts.tables",
     "model_server.signing.alert_tables",
