@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_runtime.bundle.errors import BundleError, BundleTooLarge, EdgeshipError
 from edge_runtime.errors import ReportError
+from model_server.access.credentials import Kind
 from model_server.clock import Clock
-from model_server.db.credentials import Kind
 from model_server.enrolment.api import enrolment_router
 from model_server.enrolment.gate import Audiences, DeviceGate, SignedBody
 from model_server.errors import (

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
+from model_server.access.credentials import Credentials
 from model_server.clock import Clock, SystemClock
-from model_server.db.credentials import Credentials
 from model_server.db.migrate import open_database
 from model_server.enrolment.devices import Devices
 from model_server.enrolment.tokens import Tokens

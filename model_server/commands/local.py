@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from model_server.access.credentials import Kind, add_credential, has_credentials
 from model_server.clock import Clock
 from model_server.db.base import writing
-from model_server.db.credentials import Kind, add_credential, has_credentials
 from model_server.db.migrate import open_database
 from model_server.enrolment.tokens import TokenLimits, add_token
 from model_server.errors import SettingsError

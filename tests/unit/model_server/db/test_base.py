@@ -9,9 +9,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import StatementError
 
+from model_server.access.credentials import CredentialRow, Credentials, Kind, add_credential
 from model_server.audit.tables import AuditRow
 from model_server.db.base import open_engine, reading, writing
-from model_server.db.credentials import CredentialRow, Credentials, Kind, add_credential
 from model_server.db.migrate import upgrade
 from model_server.db.schema import metadata
 from model_server.errors import Forbidden, Unauthorized
