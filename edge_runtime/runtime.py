@@ -6,6 +6,7 @@ upload or cloud call.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from edge_runtime.factory import Factory
     from edge_runtime.hybrid.breaker import Breaker
     from edge_runtime.hybrid.client import CloudClient
+    from edge_runtime.outcomes import Outcomes
     from edge_runtime.prediction import Prediction
     from edge_runtime.telemetry.wire import PrivacyMode
     from edge_runtime.update.conditions import UpdateRules
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["EdgeRuntime"]
 
 SECONDS_A_DAY = 86_400
+
+_log = logging.getLogger("edge_runtime")
 
 
 class EdgeRuntime:
@@ -166,7 +170,7 @@ class EdgeRuntime:
                     server=server,
                     root=trusted,
                     token=enrolment.token,
-                    refusal=partial(outcomes.record, Outcome.ENROLMENT_REFUSED, None),
+                    refusal=partial(_turned_away, outcomes),
                 )
             spool = Spool(folder / "telemetry", store.disk, model=model, mode=mode, today=today)
             updater = None
@@ -205,7 +209,11 @@ class EdgeRuntime:
             upkeep.open()
             worker = None
             if background:
-                chores = [upkeep.update, upkeep.report, upkeep.upload_telemetry] if server is not None else []
+                chores: list[Callable[[], object]] = []
+                if server is not None:
+                    chores = [upkeep.update, upkeep.report, upkeep.upload_telemetry]
+                if enroller is not None:
+                    chores.insert(0, upkeep.enrol)
                 worker = Background(upkeep.settle, chores, interval_s=update_interval_s)
             answering = Answering(
                 policy,
@@ -275,6 +283,13 @@ class EdgeRuntime:
         `RuntimeClosed`."""
         self._check_open()
         return self._upkeep.update()
+
+    def enrol(self) -> bool:
+        """Enrol this device now; whether it is enrolled. Reports and uploads do so by themselves; an app without a
+        background thread calls this before it asks the cloud. `stats` says why not. Raises `ConfigurationError` where
+        `open` was given no enrolment."""
+        self._check_open()
+        return self._upkeep.enrol()
 
     def report(self) -> bool:
         """Send outcomes and counters to the server now; whether it took them. They are kept until it does, or
@@ -383,6 +398,11 @@ def _check_tokens(**tokens: str | None) -> None:
     for name, token in tokens.items():
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigurationError(f"{name} must be printable ASCII on one line; the one given is not")
+
+
+def _turned_away(outcomes: Outcomes, why: str) -> None:
+    _log.warning("the server does not let this device in; it goes on asking, ever less often: %s", why)
+    outcomes.record(Outcome.ENROLMENT_REFUSED, None, why)
 
 
 def _check_enrolment(enrolment: Enrolment | None, token: str | None, server: str | None) -> None:

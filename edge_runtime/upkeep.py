@@ -132,6 +132,15 @@ class Upkeep:
             self._follow(self._plan())
             return result
 
+    def enrol(self) -> bool:
+        """Whether this device is enrolled; it asks, where it is time to. Raises `ConfigurationError` without
+        enrolment."""
+        if self._setup.enroller is None:
+            raise ConfigurationError("this device does not enrol: give EdgeRuntime.open an Enrolment")
+        with self._open_mutex():
+            client = self._http()
+        return self._enrolled(client)
+
     def report(self) -> bool:
         """Post outcomes and counters; whether the server took them. A device that is to enrol does so first, and keeps
         its reports until then. Raises `ConfigurationError` without a server."""

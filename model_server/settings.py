@@ -121,7 +121,8 @@ def load_settings(directory: Path) -> Settings:
 
 
 def settings_text(database: str | None = None) -> str:
-    """The file that `init` writes: every setting with its default, but for what is given."""
+    """The file that `init` writes: every setting with its default, but for what is given, and ``fleet_token``, which no
+    new installation needs."""
     own, telemetry, drift = Settings(directory=Path()), TelemetrySettings(), DriftSettings()
     return f"""\
 # Settings of an Edgeship server. Relative paths are inside this folder. An unknown key is an error.
@@ -149,7 +150,7 @@ controller_interval_s = {own.controller_interval_s}       # renewing metadata an
 require_staging = false            # true: a candidate must first complete a rollout on the channel "staging"
 
 [devices]
-fleet_token = true                 # whether a token that all devices share counts
+fleet_token = false                # true: a token that all devices share still counts, for devices of before enrolment
 minimum_report_interval_s = {own.minimum_report_interval_s}    # devices report no more often; 0: as often as they check
 
 [inference]

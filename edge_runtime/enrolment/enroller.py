@@ -171,7 +171,6 @@ class Enroller:
         self._keep(replace(before, state="refused", detail=why, token=_short(token), refusals=refusals))
         self._waits.wait(Purpose.ENROLMENT, _back_off(FIRST_REFUSAL_S, LAST_REFUSAL_S, refusals))
         if (before.state, before.detail) != ("refused", why):
-            _log.warning("the server does not let this device in; it goes on asking, ever less often: %s", why)
             self._refusal(why)
 
     def _failed(self, why: str) -> None:

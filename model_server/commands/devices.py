@@ -71,7 +71,7 @@ def _show_tokens(console: Console, tokens: Sequence[Mapping[str, Any]]) -> None:
     console.print(
         table(
             "Enrolment tokens",
-            ["token", "state", "used", "an hour", "group", "expires", "made by"],
+            ["token", "state", "used", "an hour", "group", "expires"],
             [
                 (
                     token["id"],
@@ -79,8 +79,7 @@ def _show_tokens(console: Console, tokens: Sequence[Mapping[str, Any]]) -> None:
                     f"{token['used']} of {token['uses']}",
                     "–" if token["per_hour"] is None else str(token["per_hour"]),
                     token["group"] or "–",
-                    _time(token["expires"]),
-                    token["created_by"],
+                    token["expires"][:10],
                 )
                 for token in tokens
             ],

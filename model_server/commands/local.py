@@ -124,7 +124,6 @@ def _fill(
             raise SettingsError("the database is that of a server already: name an empty one")
         tokens = {
             "admin_api_key": add_credential(session, Kind.ADMIN, "admin", now),
-            "fleet_token": add_credential(session, Kind.FLEET, "fleet", now),
             "enrolment_token": add_token(session, FIRST_TOKEN, now, "init").secret,
         }
         write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)

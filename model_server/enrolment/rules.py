@@ -33,7 +33,8 @@ def used_once_more(token: Token, now: datetime) -> Token:
     if now >= token.expires:
         raise TokenRefused(f"this enrolment token expired on {token.expires:%Y-%m-%d}: ask for a new one")
     if token.used >= token.uses:
-        raise TokenRefused(f"this enrolment token was for {token.uses} devices, and as many have used it")
+        devices = "one device" if token.uses == 1 else f"{token.uses} devices"
+        raise TokenRefused(f"this enrolment token was for {devices}, and is used up")
     begun = token.hour
     if begun is None or not begun <= now < begun + HOUR:
         return replace(token, used=token.used + 1, hour=now, hour_used=1)

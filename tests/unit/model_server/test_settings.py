@@ -10,7 +10,7 @@ from model_server.settings import SETTINGS_FILE, Settings, load_settings, settin
 
 def test_the_file_that_init_writes_means_the_defaults_but_for_the_token_of_older_fleets(tmp_path: Path) -> None:
     (tmp_path / SETTINGS_FILE).write_text(settings_text())
-    assert load_settings(tmp_path) == Settings(directory=tmp_path, fleet_token=True)
+    assert load_settings(tmp_path) == Settings(directory=tmp_path, fleet_token=False)
     (tmp_path / SETTINGS_FILE).write_text("")
     assert load_settings(tmp_path) == Settings(directory=tmp_path, fleet_token=True)
 
