@@ -12,13 +12,18 @@ EdgeshipError
     │   ├── BodyTooLarge          a cap on the body was passed
     │   ├── MethodRefused         not the HTTP method of this address
     │   ├── Unauthorized          no credential, or one that is not known
-    │   └── Forbidden             a credential that does not allow this
+    │   ├── Forbidden             a credential that does not allow this
+    │   ├── TooManyTries          wrong passwords, or too many people who log in at once; try again later
+    │   └── PasswordRefused       too short or too long to be one
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
     │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
-    │   └── UnknownRollout
+    │   ├── UnknownRollout
+    │   ├── UnknownPerson
+    │   └── UnknownKey            the person has no such key
+    ├── PersonConflict            the person is in a state that does not allow this, or the last admin
     ├── SigningError
     │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
     │   │   └── KeyWithoutRole    a key that may sign nothing of what is asked
@@ -65,6 +70,8 @@ __all__ = [
     "MethodRefused",
     "ModelUnavailable",
     "NotFound",
+    "PasswordRefused",
+    "PersonConflict",
     "QueueFull",
     "ReleaseConflict",
     "ReleaseError",
@@ -87,9 +94,12 @@ __all__ = [
     "StorageUnavailable",
     "TelemetryError",
     "ThresholdNotMet",
+    "TooManyTries",
     "Unauthorized",
+    "UnknownKey",
     "UnknownLayout",
     "UnknownModel",
+    "UnknownPerson",
     "UnknownPolicy",
     "UnknownRelease",
     "UnknownRollout",
@@ -144,6 +154,18 @@ class Forbidden(RequestError):
     """A credential that does not allow this."""
 
 
+class TooManyTries(RequestError):
+    """Wrong passwords, or too many people who log in at once; try again after ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PasswordRefused(RequestError):
+    """Too short or too long to be a password."""
+
+
 class NotFound(ServerError):
     """What was asked for does not exist."""
 
@@ -166,6 +188,18 @@ class UnknownLayout(NotFound):
 
 class UnknownRollout(NotFound):
     """The channel has no rollout of this model."""
+
+
+class UnknownPerson(NotFound):
+    """Nobody has this name."""
+
+
+class UnknownKey(NotFound):
+    """The person has no key with this id."""
+
+
+class PersonConflict(ServerError):
+    """The person is in a state that does not allow this, or is the last admin."""
 
 
 class SigningError(ServerError):

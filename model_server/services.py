@@ -14,7 +14,10 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
-from model_server.access.credentials import Credentials
+from model_server.access.passwords import Passwords
+from model_server.access.people import People
+from model_server.access.service import Access
+from model_server.access.sessions import Sessions
 from model_server.clock import Clock, SystemClock
 from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
@@ -42,7 +45,9 @@ class Services:
     clock: Clock
     engine: Engine
     repository: Repository
-    credentials: Credentials
+    access: Access
+    people: People
+    sessions: Sessions
     releases: ReleaseService
     policies: PolicyService
     rollouts: RolloutService
@@ -107,13 +112,16 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
     )
     today = telemetry_today or (lambda: clock.now().date())
     telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry, clock.now)
+    passwords = Passwords()
     return Services(
         claim=claim,
         settings=settings,
         clock=clock,
         engine=engine,
         repository=publisher.repository,
-        credentials=Credentials(engine, clock),
+        access=Access(engine, clock),
+        people=People(engine, clock, passwords),
+        sessions=Sessions(engine, clock, passwords),
         releases=releases,
         policies=policies,
         rollouts=rollouts,

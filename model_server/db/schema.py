@@ -14,6 +14,7 @@ __all__ = ["metadata"]
 _TABLES = (
     "model_server.audit.tables",
     "model_server.access.credentials",
+    "model_server.access.tables",
     "model_server.releases.tables",
     "model_server.rollouts.tables",
     "model_server.signing.alert_tables",
