@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_runtime.bundle.errors import BundleError, BundleTooLarge, EdgeshipError
 from edge_runtime.errors import ReportError
-from model_server.access.credentials import Kind
+from model_server.access.api import people_router, sessions_router
 from model_server.clock import Clock
 from model_server.enrolment.api import enrolment_router
 from model_server.enrolment.gate import Audiences, DeviceGate, SignedBody
@@ -31,6 +31,8 @@ from model_server.errors import (
     MethodRefused,
     ModelUnavailable,
     NotFound,
+    PasswordRefused,
+    PersonConflict,
     ProofRejected,
     QueueFull,
     ReleaseConflict,
@@ -43,6 +45,7 @@ from model_server.errors import (
     StorageFull,
     StorageUnavailable,
     ThresholdNotMet,
+    TooManyTries,
     Unauthorized,
 )
 from model_server.inference.app import create_inference_app
@@ -56,7 +59,7 @@ from model_server.signing.alerts import list_alerts
 from model_server.signing.health import role_health
 from model_server.signing.static import MetadataFiles, TargetFiles
 from model_server.telemetry.api import telemetry_router
-from model_server.web import Authorize, add_problems, caller
+from model_server.web import AuthorizeRoute, add_problems, person
 
 __all__ = ["STATUSES", "create_app"]
 
@@ -74,6 +77,9 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     BodyTooLarge: 413,
     Unauthorized: 401,
     Forbidden: 403,
+    TooManyTries: 429,
+    PasswordRefused: 422,
+    PersonConflict: 409,
     NotFound: 404,
     EnrolmentError: 403,
     EnrolmentBusy: 429,
@@ -103,10 +109,17 @@ def create_app(
     The controller runs while the app does. Raises: SettingsError, KeyRejected, RepositoryDamaged.
     """
     services = open_services(settings, clock=clock, telemetry_today=telemetry_today)
-    admin = services.credentials.require(Kind.ADMIN)
-    shared = [Kind.FLEET] if settings.fleet_token else []
-    others = services.credentials.require(*shared, Kind.ADMIN)
-    device = DeviceGate(services.devices, Audiences(services.repository), services.clock, others)
+
+    def people(route: str, authorization: str | None) -> str:
+        return services.access.of_route(route, authorization).actor
+
+    device = DeviceGate(
+        services.devices,
+        Audiences(services.repository),
+        services.clock,
+        services.access.devices(),
+        fleet_token=settings.fleet_token,
+    )
     inference = create_inference_app(settings.cloud_models, device)
 
     @asynccontextmanager
@@ -142,18 +155,20 @@ def create_app(
             interval_s=settings.minimum_report_interval_s,
         )
     )
-    app.include_router(enrolment_router(services.devices, services.tokens, admin))
+    app.include_router(enrolment_router(services.devices, services.tokens, people))
     app.include_router(
-        releases_router(services.releases, admin, settings.spool_dir, max_bundle_bytes=settings.max_bundle_bytes)
+        releases_router(services.releases, people, settings.spool_dir, max_bundle_bytes=settings.max_bundle_bytes)
     )
     app.include_router(
-        policies_router(services.policies, admin, partial(_policy_published, services), services.rollouts.named)
+        policies_router(services.policies, people, partial(_policy_published, services), services.rollouts.named)
     )
     app.include_router(
-        rollouts_router(services.rollouts, services.engine, services.clock, admin, services.releases.ceiling)
+        rollouts_router(services.rollouts, services.engine, services.clock, people, services.releases.ceiling)
     )
-    app.include_router(telemetry_router(services.telemetry, device, admin, services.releases.models))
-    app.include_router(_status_router(services, admin))
+    app.include_router(telemetry_router(services.telemetry, device, people, services.releases.models))
+    app.include_router(sessions_router(services.access, services.sessions))
+    app.include_router(people_router(services.access, services.people))
+    app.include_router(_status_router(services, people))
     app.add_middleware(SignedBody)
     app.add_middleware(
         Dispatch,
@@ -190,9 +205,9 @@ class Dispatch:
         await target(scope, receive, send)
 
 
-def _status_router(services: Services, admin: Authorize) -> APIRouter:
+def _status_router(services: Services, authorize: AuthorizeRoute) -> APIRouter:
     router = APIRouter(tags=["status"])
-    who = Depends(caller(admin))
+    who = Depends(person(authorize))
 
     @router.get("/v1/status")
     def status(actor: str = who) -> dict[str, object]:

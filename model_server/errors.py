@@ -13,16 +13,21 @@ EdgeshipError
     │   ├── MethodRefused         not the HTTP method of this address
     │   ├── Unauthorized          no credential, or one that is not known
     │   │   └── DeviceNotEnrolled what signed is no device of ours: it must enrol first
-    │   └── Forbidden             a credential that does not allow this
-    │       └── DeviceRevoked     a person has revoked this device
+    │   ├── Forbidden             a credential that does not allow this
+    │   │   └── DeviceRevoked     a person has revoked this device
+    │   ├── TooManyTries          wrong passwords, or too many people who log in at once; try again later
+    │   └── PasswordRefused       too short or too long to be one
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
     │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
     │   ├── UnknownRollout
+    │   ├── UnknownPerson
+    │   ├── UnknownKey            the person has no such key
     │   ├── UnknownDevice         no device of this id has enrolled
     │   └── UnknownEnrolmentToken
+    ├── PersonConflict            the person is in a state that does not allow this, or the last admin
     ├── EnrolmentError            a device that is not let in
     │   ├── TokenRefused          an enrolment token that is unknown, revoked, expired or used up
     │   ├── EnrolmentBusy         the token lets no more devices in within this hour
@@ -79,6 +84,8 @@ __all__ = [
     "MethodRefused",
     "ModelUnavailable",
     "NotFound",
+    "PasswordRefused",
+    "PersonConflict",
     "ProofRejected",
     "QueueFull",
     "ReleaseConflict",
@@ -103,11 +110,14 @@ __all__ = [
     "TelemetryError",
     "ThresholdNotMet",
     "TokenRefused",
+    "TooManyTries",
     "Unauthorized",
     "UnknownDevice",
     "UnknownEnrolmentToken",
+    "UnknownKey",
     "UnknownLayout",
     "UnknownModel",
+    "UnknownPerson",
     "UnknownPolicy",
     "UnknownRelease",
     "UnknownRollout",
@@ -170,6 +180,18 @@ class DeviceRevoked(Forbidden):
     """A person has revoked this device."""
 
 
+class TooManyTries(RequestError):
+    """Wrong passwords, or too many people who log in at once; try again after ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PasswordRefused(RequestError):
+    """Too short or too long to be a password."""
+
+
 class NotFound(ServerError):
     """What was asked for does not exist."""
 
@@ -224,6 +246,18 @@ class ProofRejected(EnrolmentError):
 
 class DeviceTaken(EnrolmentError):
     """The id is enrolled with another key; a person can reset it."""
+
+
+class UnknownPerson(NotFound):
+    """Nobody has this name."""
+
+
+class UnknownKey(NotFound):
+    """The person has no key with this id."""
+
+
+class PersonConflict(ServerError):
+    """The person is in a state that does not allow this, or is the last admin."""
 
 
 class SigningError(ServerError):

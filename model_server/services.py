@@ -14,7 +14,10 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
-from model_server.access.credentials import Credentials
+from model_server.access.passwords import Passwords
+from model_server.access.people import People
+from model_server.access.service import Access
+from model_server.access.sessions import Sessions
 from model_server.clock import Clock, SystemClock
 from model_server.db.migrate import open_database
 from model_server.enrolment.devices import Devices
@@ -44,7 +47,9 @@ class Services:
     clock: Clock
     engine: Engine
     repository: Repository
-    credentials: Credentials
+    access: Access
+    people: People
+    sessions: Sessions
     devices: Devices
     tokens: Tokens
     releases: ReleaseService
@@ -111,13 +116,16 @@ def _open(settings: Settings, clock: Clock, telemetry_today: Callable[[], date] 
     )
     today = telemetry_today or (lambda: clock.now().date())
     telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry, clock.now)
+    passwords = Passwords()
     return Services(
         claim=claim,
         settings=settings,
         clock=clock,
         engine=engine,
         repository=publisher.repository,
-        credentials=Credentials(engine, clock),
+        access=Access(engine, clock),
+        people=People(engine, clock, passwords),
+        sessions=Sessions(engine, clock, passwords),
         devices=Devices(engine, clock),
         tokens=Tokens(engine, clock),
         releases=releases,

@@ -31,14 +31,30 @@ from model_server.errors import (
     QueueFull,
     StorageFull,
     StorageUnavailable,
+    TooManyTries,
 )
 
-__all__ = ["Authorize", "add_problems", "answer_of", "caller", "capped_body", "parse_body", "spool_body", "spread_s"]
+__all__ = [
+    "Authorize",
+    "AuthorizeRoute",
+    "add_problems",
+    "answer_of",
+    "caller",
+    "capped_body",
+    "parse_body",
+    "person",
+    "route_of",
+    "spool_body",
+    "spread_s",
+]
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 DISK_FULL = "53100"  # PostgreSQL's code
+# Takes the Authorization header, answers who it is; raises Unauthorized or Forbidden.
 Authorize = Callable[[str | None], str]
+# The same for a route, as in ``GET /v1/status``, and the header.
+AuthorizeRoute = Callable[[str, str | None], str]
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 Answer = TypeVar("Answer")
 
@@ -57,6 +73,20 @@ def caller(authorize: Authorize) -> Callable[[Request], Awaitable[str]]:
         return await answer_of(authorize, request.headers.get("authorization"))
 
     return dependency
+
+
+def person(authorize: AuthorizeRoute) -> Callable[[Request], str]:
+    """A dependency for routes of people: the name of the caller. In a thread, since the database is asked each time."""
+
+    def dependency(request: Request) -> str:
+        return authorize(route_of(request), request.headers.get("authorization"))
+
+    return dependency
+
+
+def route_of(request: Request) -> str:
+    """The route that was matched, as in ``GET /v1/releases/{model}``."""
+    return f"{request.method} {request.scope['route'].path}"
 
 
 def capped_body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
@@ -107,6 +137,8 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
             answer.headers["retry-after"] = str(spread_s(error.retry_after_s))
         if isinstance(error, BodyTooLarge):
             answer.headers["connection"] = "close"  # else the server would go on reading what it has refused
+        if isinstance(error, TooManyTries):
+            answer.headers["retry-after"] = str(error.retry_after_s)
         return answer
 
     async def framework(request: Request, error: Exception) -> JSONResponse:

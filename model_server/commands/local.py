@@ -10,7 +10,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from model_server.access.credentials import Kind, add_credential, has_credentials
+from sqlalchemy import select
+
+from model_server.access.credentials import CredentialRow
+from model_server.access.people import first_admin
+from model_server.access.tables import PersonRow
 from model_server.clock import Clock
 from model_server.db.base import writing
 from model_server.db.migrate import open_database
@@ -37,12 +41,14 @@ def init(
     passphrase: bytes,
     clock: Clock,
     database: str | None = None,
+    admin: str | None = None,
 ) -> dict[str, object]:
-    """Make a server's folder: settings, keys, the first metadata, an API key and an enrolment token; and the database,
-    a file in the folder unless ``database`` is the address of an empty one.
+    """Make a server's folder: settings, keys, the first metadata, an API key of ``admin`` (the first of ``people``
+    if it is left out) and an enrolment token; and the database, a file in the folder unless ``database`` is the address
+    of an empty one.
 
     The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database is not
-    empty or cannot be used; InvalidName.
+    empty or cannot be used; InvalidName, MalformedRequest for the name of a model or of the admin.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
@@ -51,7 +57,7 @@ def init(
     building = place.parent / f".{place.name}.{secrets.token_hex(4)}.init"
     building.mkdir(mode=0o700)
     try:
-        tokens = _fill(building, models, people, passphrase, clock.now(), database)
+        tokens = _fill(building, models, people, passphrase, clock.now(), database, admin or people[0])
         _move(building, place)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -63,6 +69,7 @@ def init(
         "keys": sorted(str(path) for path in (directory / "keys").glob("*.pem")),
         "models": sorted(models),
         "people": list(people),
+        "admin": admin or people[0],
         **tokens,
     }
 
@@ -105,6 +112,7 @@ def _fill(
     passphrase: bytes,
     now: datetime,
     database: str | None,
+    admin: str,
 ) -> dict[str, str]:
     settings = Settings(directory=directory)
     if database is not None:
@@ -120,10 +128,10 @@ def _fill(
     settings.cloud_models.mkdir()
     engine = open_database(settings.database_url)
     with writing(engine) as session:
-        if has_credentials(session):
+        if any(session.execute(select(column).limit(1)).first() for column in (PersonRow.name, CredentialRow.digest)):
             raise SettingsError("the database is that of a server already: name an empty one")
         tokens = {
-            "admin_api_key": add_credential(session, Kind.ADMIN, "admin", now),
+            "admin_api_key": first_admin(session, admin, now).key,
             "enrolment_token": add_token(session, FIRST_TOKEN, now, "init").secret,
         }
         write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from model_server.commands.keys_parser import add_keys_parser
+from model_server.commands.people_parser import add_people_parser
 from model_server.releases.staging import DEFAULT_CEILING
 from model_server.rollouts.guardrails import Limits
 
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _local(commands)
     add_keys_parser(commands)
+    add_people_parser(commands, _remote, _json)
     _release(commands)
     _rollout(commands)
     _drift(commands)
@@ -68,6 +70,7 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument("--model", action="append", required=True, help="a model to serve; repeat for more")
     init.add_argument("--person", action="append", required=True, help="who holds keys; at least three, as in alice")
+    init.add_argument("--admin", metavar="NAME", help="whose API key is made (default: the first --person)")
     init.add_argument(
         "--passphrase-file", type=Path, help="12 characters or more for the people's keys; asked for if left out"
     )
@@ -234,8 +237,8 @@ def _channel(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _remote(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--server", help="address (or EDGESHIP_SERVER)")
-    parser.add_argument("--api-key", help="admin API key (or EDGESHIP_API_KEY)")
-    parser.add_argument("--credentials", type=Path, help="the credentials.json that init wrote, instead of --api-key")
+    parser.add_argument("--api-key", help="your API key (or EDGESHIP_API_KEY, which no list of processes shows)")
+    parser.add_argument("--credentials", type=Path, help="a file with a key, of login or init, instead of --api-key")
     return _json(parser)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,9 @@ from model_server.releases.signing import sign_release
 from model_server.releases.signing_request import Review
 from model_server.rollouts.guardrails import Limits
 
-__all__ = ["connect", "run_remote"]
+__all__ = ["run_remote"]
 
 Answer = dict[str, Any]
-
-
-def connect(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
-    """The server and API key from the options, else from the environment. Raises SettingsError without either."""
-    server = args.server or environment.get("EDGESHIP_SERVER")
-    if not server:
-        raise SettingsError("name the server: --server https://… or EDGESHIP_SERVER")
-    key = args.api_key or environment.get("EDGESHIP_API_KEY")
-    if args.credentials is not None:
-        try:
-            key = json.loads(args.credentials.read_text())["admin_api_key"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"{args.credentials} holds no admin_api_key: {error}") from error
-    if not key:
-        raise SettingsError("give the API key: --api-key, --credentials FILE or EDGESHIP_API_KEY")
-    return Client(server, key)
 
 
 def run_remote(

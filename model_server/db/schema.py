@@ -13,6 +13,7 @@ __all__ = ["metadata"]
 # A module's tables join the metadata when it is imported.
 _TABLES = (
     "model_server.access.credentials",
+    "model_server.access.tables",
     "model_server.audit.tables",
     "model_server.enrolment.tables",
     "model_server.releases.tables",

@@ -12,7 +12,7 @@ from edge_runtime.enrolment.protocol import from_base64url
 from model_server.enrolment.devices import Devices, Request
 from model_server.enrolment.tokens import TokenLimits, Tokens
 from model_server.errors import MalformedRequest
-from model_server.web import Authorize, caller, capped_body, parse_body
+from model_server.web import AuthorizeRoute, capped_body, parse_body, person
 
 __all__ = ["enrolment_router"]
 
@@ -45,10 +45,10 @@ class TokenBody(BaseModel):
     group: Group | None = None
 
 
-def enrolment_router(devices: Devices, tokens: Tokens, people: Authorize) -> APIRouter:
+def enrolment_router(devices: Devices, tokens: Tokens, people: AuthorizeRoute) -> APIRouter:
     """``POST /v1/devices`` for devices; ``/v1/enrolment`` for ``people``."""
     router = APIRouter(tags=["enrolment"])
-    who = Depends(caller(people))
+    who = Depends(person(people))
     small_body = Depends(capped_body(MAX_BODY_BYTES))
 
     @router.post("/v1/devices", status_code=201)

@@ -40,18 +40,25 @@ class Audiences:
 
 
 class DeviceGate:
-    """An `Authorize`: the name of the caller, as in ``device:watch-7``, ``fleet:fleet`` or ``admin:alice``."""
+    """An `Authorize`: the name of the caller, as in ``device:watch-7``, ``fleet:fleet`` or ``person:alice``. ``others``
+    name those who sign nothing; the fleet's token is let in where ``fleet_token`` says so."""
 
-    def __init__(self, devices: Devices, audiences: Audiences, clock: Clock, others: Authorize) -> None:
+    def __init__(
+        self, devices: Devices, audiences: Audiences, clock: Clock, others: Authorize, *, fleet_token: bool
+    ) -> None:
         self._devices = devices
         self._audiences = audiences
         self._clock = clock
         self._others = others
+        self._fleet_token = fleet_token
 
     def __call__(self, authorization: str | None) -> str:
         """Raises Unauthorized or Forbidden, DeviceNotEnrolled, DeviceRevoked."""
         if not is_assertion(authorization):
-            return self._others(authorization)
+            name = self._others(authorization)
+            if name.startswith(FLEET) and not self._fleet_token:
+                raise Forbidden("the fleet's token is not taken here any more: devices enrol with keys of their own")
+            return name
         assertion = (authorization or "").partition(" ")[2].strip()
         device, _ = verify(assertion, self._devices.key_of, self._audiences.has, self._clock.now())
         return DEVICE + device

@@ -13,7 +13,7 @@ from model_server.quantities import parse_ceiling
 from model_server.releases.service import ReleaseInfo, ReleaseService
 from model_server.releases.staging import DEFAULT_CEILING
 from model_server.signing.proposals import SignatureInfo
-from model_server.web import Authorize, caller, capped_body, parse_body, spool_body
+from model_server.web import AuthorizeRoute, capped_body, parse_body, person, spool_body
 
 __all__ = ["MAX_SIGNATURE_BODY", "SignatureBody", "releases_router", "signature_json"]
 
@@ -25,10 +25,12 @@ class SignatureBody(BaseModel):
     signature: str = Field(min_length=1, max_length=1024, pattern=r"^[0-9a-f]+$")
 
 
-def releases_router(service: ReleaseService, authorize: Authorize, spool: Path, max_bundle_bytes: int) -> APIRouter:
+def releases_router(
+    service: ReleaseService, authorize: AuthorizeRoute, spool: Path, max_bundle_bytes: int
+) -> APIRouter:
     """Routes over ``service``. An uploaded bundle is spooled in ``spool`` and removed after it was read."""
     router = APIRouter(prefix="/v1/releases", tags=["releases"])
-    who = Depends(caller(authorize))
+    who = Depends(person(authorize))
     small_body = Depends(capped_body(MAX_SIGNATURE_BODY))
 
     @router.post("", status_code=201)

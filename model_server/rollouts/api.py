@@ -20,7 +20,7 @@ from model_server.rollouts.outcomes import Counters, InstallOutcome, Report
 from model_server.rollouts.service import RolloutService, StartRequest
 from model_server.rollouts.status import CeilingOf, list_rollouts, rollout_status
 from model_server.rollouts.tables import DeviceRow
-from model_server.web import Authorize, caller, capped_body, parse_body, spread_s
+from model_server.web import Authorize, AuthorizeRoute, caller, capped_body, parse_body, person, spread_s
 
 __all__ = ["outcomes_router", "rollouts_router"]
 
@@ -137,11 +137,11 @@ def outcomes_router(
 
 
 def rollouts_router(
-    service: RolloutService, engine: Engine, clock: Clock, authorize: Authorize, ceiling: CeilingOf
+    service: RolloutService, engine: Engine, clock: Clock, authorize: AuthorizeRoute, ceiling: CeilingOf
 ) -> APIRouter:
     """``/v1/rollouts`` and ``/v1/devices``, for release managers."""
     router = APIRouter(tags=["rollouts"])
-    who = Depends(caller(authorize))
+    who = Depends(person(authorize))
     small_body = Depends(capped_body(MAX_ROLLOUT_BYTES))
 
     @router.get("/v1/rollouts")

@@ -19,7 +19,7 @@ import httpx
 import uvicorn
 
 from edge_runtime.bundle import Golden, golden_file, target_path, write_bundle, write_manifest
-from model_server.access.credentials import Kind, add_credential
+from model_server.access.credentials import add_fleet_token
 from model_server.app import create_app
 from model_server.clock import SystemClock
 from model_server.commands.local import CREDENTIALS_FILE, init
@@ -67,7 +67,7 @@ def let_fleet_in(folder: Path) -> None:
     settings.write_text(settings.read_text().replace("fleet_token = false", "fleet_token = true"))
     engine = open_database(load_settings(folder).database_url)
     with writing(engine) as session:
-        token = add_credential(session, Kind.FLEET, "fleet", SystemClock().now())
+        token = add_fleet_token(session, "fleet", SystemClock().now())
     engine.dispose()
     file.write_text(json.dumps({**json.loads(file.read_text()), "fleet_token": token}))
 

@@ -51,6 +51,12 @@ DEVICE = {"authorization": "Bearer fleet"}
 ADMIN = {"authorization": "Bearer admin"}
 
 
+def only_admin(route: str, header: str | None) -> str:
+    if header != "Bearer admin":
+        raise Unauthorized("not the admin")
+    return "admin"
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
@@ -63,7 +69,7 @@ def http(world: World) -> Iterator[httpx.Client]:
         telemetry_router(
             world.service,
             lambda header: "fleet" if header == "Bearer fleet" else None,
-            lambda header: "admin" if header == "Bearer admin" else None,
+            only_admin,
         )
     )
     add_problems(app, STATUSES)
