@@ -19,10 +19,12 @@ from edge_runtime.enrolment.protocol import audience, from_base64url, token_dige
 from model_server.audit.tables import AuditRow
 from model_server.db.base import open_engine, reading
 from model_server.enrolment.devices import Devices, Request
+from model_server.enrolment.gate import Audiences
 from model_server.enrolment.rules import Token, used_once_more
 from model_server.enrolment.tables import EnrolmentTokenRow
 from model_server.enrolment.tokens import TokenLimits, Tokens
 from model_server.errors import EnrolmentBusy, ProofRejected, TokenRefused
+from model_server.signing.repository import Repository
 from tests.support.devices import SigningDevice, plain_client
 from tests.support.server import Running, SteppedClock, credentials, make_folder, running
 
@@ -230,11 +232,33 @@ def test_a_new_installation_has_an_enrolment_token_with_limits(server: Running) 
     assert device(server, "watch-9").enrol(server.url, secret).status_code == 201
 
 
-def test_the_fleets_token_counts_only_where_the_settings_say_so(tmp_path: Path) -> None:
-    with running(replace(make_folder(tmp_path / "server"), fleet_token=False)) as server:
+def test_an_operator_can_end_the_fleets_token_and_have_devices_report_less_often(tmp_path: Path) -> None:
+    settings = replace(make_folder(tmp_path / "server"), fleet_token=False, minimum_report_interval_s=600.0)
+    with running(settings) as server:
         assert server.report("d1", 1).status_code == 403
         assert server.device.get("/v2").status_code == 403
         assert server.admin.get("/v1/status").status_code == 200
+        watch, spread = device(server, "watch-1"), set()
+        watch.enrol(server.url, token(server))
+        for sequence in (1, 2, 3, 4, 4):
+            answer = watch.post(f"{server.url}/v1/outcomes", report("watch-1", sequence))
+            assert answer.is_success
+            spread.add(int(answer.headers["retry-after"]))
+        assert min(spread) >= 600
+        assert max(spread) <= 660
+        assert len(spread) > 1
+
+
+def test_a_device_may_be_pinned_to_any_root_that_was_ever_published(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    repository.create()
+    audiences = Audiences(repository)
+    repository.write_role("root", 1, b"the first")
+    assert audiences.has(audience(b"the first"))
+    assert not audiences.has(audience(b"the second"))
+    repository.write_role("root", 2, b"the second")  # while the server runs
+    assert audiences.has(audience(b"the second"))
+    assert audiences.has(audience(b"the first"))
 
 
 # Both databases
