@@ -22,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     fleet = commands.add_parser("fleet", help="many real runtimes, each in its own folder, against one server")
     fleet.add_argument("--server", required=True, help="base URL of the model server")
     fleet.add_argument("--root", required=True, type=Path, help="root.json of the server's repository")
-    fleet.add_argument("--token", required=True, help="fleet token")
+    who = fleet.add_mutually_exclusive_group(required=True)
+    who.add_argument("--enrolment-token", help="each device makes a key of its own and enrols with this")
+    who.add_argument("--token", help="one that all devices share, for a server that still takes it")
     fleet.add_argument("--model", required=True)
     fleet.add_argument("--channel", default="stable")
     fleet.add_argument("--factory", required=True, type=Path, help="bundle that every device starts from")
@@ -80,6 +82,7 @@ def _fleet(options: argparse.Namespace) -> int:
         root=options.root,
         model=options.model,
         channel=options.channel,
+        enrolment_token=options.enrolment_token,
         token=options.token,
         state=options.state,
         factory=options.factory,

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from devices.field import load_field
 from devices.profiles import load_profile
-from edge_runtime import Device, DeviceState, EdgeRuntime, Factory, InputError, NoAnswer, RoutingPolicy
+from edge_runtime import Device, DeviceState, EdgeRuntime, Enrolment, Factory, InputError, NoAnswer, RoutingPolicy
 from edge_runtime.bundle import open_bundle
 from edge_runtime.device import Attribute
 from edge_runtime.errors import ConfigurationError, EdgeshipError
@@ -39,6 +39,8 @@ class FleetOptions:
     ``examples`` is an ``.npz`` of one array an input (first axis: example); each device draws ``requests`` of them a
     period. ``static_default`` is the last link of the fallback chain: output name → nested lists.
 
+    Each device enrols with ``enrolment_token``, unless all share the fleet's ``token``.
+
     With a ``profile`` (a name or a .toml, see `devices.profiles`) every device says that it has that device's arch, os
     and RAM, so that plans and requirements see it so. It still computes here: its latencies are this machine's.
     """
@@ -50,7 +52,8 @@ class FleetOptions:
     factory: Path
     factory_sha256: str
     examples: Path
-    token: str
+    enrolment_token: str | None = None
+    token: str | None = None
     channel: str = "stable"
     devices: int = 60
     first: int = 0
@@ -214,6 +217,7 @@ def _work(
                 server=options.server,
                 channel=options.channel,
                 token=options.token,
+                enrolment=None if options.token is not None else Enrolment(token=options.enrolment_token),
                 factory=Factory(options.factory, sha256=options.factory_sha256),
                 device=Device(id=device_id, attributes={**here, "simulated": True}),
                 policy=RoutingPolicy(static_default=options.static_default),

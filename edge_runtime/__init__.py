@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_runtime.device import Device
     from edge_runtime.device_state import DeviceState
+    from edge_runtime.enrolment.options import Enrolment
     from edge_runtime.errors import (
         CloudError,
         ConfigurationError,
@@ -45,6 +46,7 @@ __all__ = [
     "EdgeRuntime",
     "EdgeshipError",
     "EngineError",
+    "Enrolment",
     "Factory",
     "InputError",
     "Mode",
@@ -74,6 +76,7 @@ _HOME = {
     "EdgeRuntime": "runtime",
     "EdgeshipError": "errors",
     "EngineError": "errors",
+    "Enrolment": "enrolment.options",
     "Factory": "factory",
     "InputError": "errors",
     "Mode": "hybrid.policy",

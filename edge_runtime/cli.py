@@ -1,4 +1,4 @@
-"""``edgeship-device``: look at a device's state folder, predict with it, check for an update.
+"""``edgeship-device``: enrol, look at a device's state folder, predict with it, check for an update.
 
 Exit status: 0 done; 1 it failed, with the reason on standard error; 2 the command line is wrong.
 """
@@ -37,6 +37,7 @@ _FINE = frozenset(
         Outcome.DEFERRED_WINDOW,
         Outcome.DEFERRED_BATTERY,
         Outcome.DEFERRED_BANDWIDTH,
+        Outcome.DEFERRED_SERVER,
     }
 )
 
@@ -76,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     _rule_options(update)
     update.set_defaults(run=_update)
 
+    enrol = commands.add_parser("enrol", help="make this device's key, and enrol it at the server")
+    enrol.add_argument("state", type=Path, help="the state folder")
+    enrol.add_argument("--server", required=True, help="base URL of the server")
+    enrol.add_argument("--root", type=Path, required=True, help="root.json that the server is trusted by")
+    enrol.add_argument("--token-file", type=Path, required=True, help="file that holds an enrolment token")
+    enrol.add_argument("--json", action="store_true", help="print one JSON object")
+    enrol.set_defaults(run=_enrol)
+
     status = commands.add_parser("status", help="show what is installed in a state folder")
     status.add_argument("state", type=Path, help="the state folder")
     status.add_argument("--json", action="store_true", help="print one JSON object")
@@ -113,7 +122,9 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", help="base URL of the server")
     parser.add_argument("--root", type=Path, help="root.json that the server is trusted by")
     parser.add_argument("--channel", default="stable")
-    parser.add_argument("--token-file", type=Path, help="file that holds the fleet's token")
+    parser.add_argument(
+        "--token-file", type=Path, help="file that holds a token of the whole fleet; none for a device that enrolled"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -168,7 +179,8 @@ def _rules(options: argparse.Namespace) -> UpdateRules:
 
 
 def _open(options: argparse.Namespace, **more: Any) -> EdgeRuntime:
-    from edge_runtime import EdgeRuntime, Factory
+    from edge_runtime import EdgeRuntime, Enrolment, Factory
+    from edge_runtime.enrolment.key import has_key
 
     if (options.factory is None) != (options.sha256 is None):
         raise ConfigurationError("--factory and --sha256 go together")
@@ -187,6 +199,7 @@ def _open(options: argparse.Namespace, **more: Any) -> EdgeRuntime:
         channel=options.channel,
         factory=None if options.factory is None else Factory(options.factory, sha256=options.sha256),
         token=token,
+        enrolment=Enrolment() if token is None and options.server and has_key(options.state) else None,
         engines=tuple(options.engine or ("onnx", "tflite")),
         background=False,
         **more,
@@ -256,8 +269,26 @@ def _update(options: argparse.Namespace) -> int:
     return 0 if fine else 1
 
 
+def _enrol(options: argparse.Namespace) -> int:
+    from edge_runtime.enrolment.command import enrol
+
+    try:
+        root = options.root.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the root metadata {options.root}: {error.strerror}") from error
+    record = enrol(options.state, options.server, root, _read(options.token_file).strip())
+    if options.json:
+        print(json.dumps({"device": record.device, "state": record.state, "detail": record.detail}))
+    elif record.state == "enrolled":
+        print(f"device {record.device} is enrolled at {record.server}")
+    else:
+        print(f"edgeship-device: device {record.device} is not enrolled: {record.detail}", file=sys.stderr)
+    return 0 if record.state == "enrolled" else 1
+
+
 def _status(options: argparse.Namespace) -> int:
     from edge_runtime.disk import RealDisk
+    from edge_runtime.enrolment.record import load_record
     from edge_runtime.outcome_spool import read_standing
     from edge_runtime.store import read_slots
 
@@ -268,9 +299,18 @@ def _status(options: argparse.Namespace) -> int:
     body["standing"] = [
         {"outcome": event.outcome.value, "release": event.release, "detail": event.detail} for event in standing
     ]
+    enrolled = load_record(RealDisk(), options.state)
+    body["enrolment"] = (
+        None
+        if enrolled is None
+        else {"device": enrolled.device, "server": enrolled.server, "state": enrolled.state, "detail": enrolled.detail}
+    )
     if options.json:
         print(json.dumps(body))
         return 0
+    if enrolled is not None:
+        why = f": {enrolled.detail}" if enrolled.detail else ""
+        print(f"device:   {enrolled.device}, {enrolled.state} at {enrolled.server}{why}")
     for name in ("active", "previous", "staged"):
         slot: Any = body[name]
         print(f"{name + ':':10}{'–' if slot is None else 'release {release}, {artifact}'.format(**slot)}")

@@ -30,9 +30,9 @@ class Disk(Protocol):
         """The file, opened for reading."""
         ...
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, *, private: bool = False) -> None:
         """Make or replace a file. When this returns, the content is on the disk; its name is not, until `fsync` of the
-        folder."""
+        folder. A ``private`` one can be read by its owner only, from the first byte on."""
         ...
 
     def append(self, path: Path, data: bytes) -> None:
@@ -83,8 +83,12 @@ class RealDisk:
         with _translated("read", path):
             return path.open("rb")
 
-    def write(self, path: Path, data: bytes) -> None:
-        with _in_folder(path), _translated("write", path), path.open("wb") as file:
+    def write(self, path: Path, data: bytes, *, private: bool = False) -> None:
+        with (
+            _in_folder(path),
+            _translated("write", path),
+            open(path, "wb", opener=_open_private if private else None) as file,
+        ):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -160,11 +164,12 @@ class RealDisk:
         return unlock
 
 
-def write_atomic(disk: Disk, path: Path, data: bytes) -> None:
-    """Replace a file so that a power cut leaves either the old content or the new, durable when this returns."""
+def write_atomic(disk: Disk, path: Path, data: bytes, *, private: bool = False) -> None:
+    """Replace a file so that a power cut leaves either the old content or the new, durable when this returns. A
+    ``private`` one can be read by its owner only."""
     temporary = path.with_name(f".{path.name}.new")
     try:
-        disk.write(temporary, data)
+        disk.write(temporary, data, private=private)
         disk.rename(temporary, path)
     except StoreError:
         with contextlib.suppress(StoreError, FileNotFoundError):
@@ -184,9 +189,9 @@ def remove_folder(disk: Disk, path: Path) -> None:
     disk.rmdir(path)
 
 
-def write_sealed(disk: Disk, path: Path, body: dict[str, object]) -> None:
+def write_sealed(disk: Disk, path: Path, body: dict[str, object], *, private: bool = False) -> None:
     """`write_atomic` of JSON with its own digest, so that damage is seen when it is read."""
-    write_atomic(disk, path, sealed(body))
+    write_atomic(disk, path, sealed(body), private=private)
 
 
 def sealed(body: dict[str, object]) -> bytes:
@@ -207,6 +212,12 @@ def read_sealed(disk: Disk, path: Path) -> dict[str, object] | None:
 
 def _seal(body: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _open_private(path: str, flags: int) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 one that was cut off may be open to all
+    return os.open(path, flags | os.O_EXCL, 0o600)
 
 
 @contextlib.contextmanager

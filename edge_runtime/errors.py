@@ -168,6 +168,8 @@ class Outcome(StrEnum):
     DEFERRED_WINDOW = "DeferredWindow"  # it waits for the maintenance window
     DEFERRED_BATTERY = "DeferredBattery"  # it waits for a fuller battery, or for power
     DEFERRED_BANDWIDTH = "DeferredBandwidth"  # it takes longer than one check may; the next goes on with it
+    DEFERRED_SERVER = "DeferredServer"  # the server asked to come back later
+    ENROLMENT_REFUSED = "EnrolmentRefused"  # the server does not let this device in
     CLOCK_WRONG = "ClockWrong"  # this device's clock is far off, or so far that metadata looks expired
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpcore
 import httpx
 
-__all__ = ["bounded", "post", "within"]
+__all__ = ["bounded", "exchange", "post", "within"]
 
-MAX_ANSWER_BYTES = 65_536  # of an answer to a report, which nobody reads
+MAX_ANSWER_BYTES = 65_536  # of an answer to a report
 
 _deadline: ContextVar[float | None] = ContextVar("edge_runtime_deadline", default=None)
 
@@ -48,13 +48,21 @@ def post(
 
     Raises `httpx.HTTPError`, `httpx.InvalidURL` and `httpx.StreamError`.
     """
+    return exchange(client, url, content, headers, timeout_s)[0]
+
+
+def exchange(
+    client: httpx.Client, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
+) -> tuple[httpx.Response, bytes]:
+    """POST and return the answer's head and its body, undecoded, as far as about `MAX_ANSWER_BYTES`. Raises as `post`
+    does."""
     with within(timeout_s), client.stream("POST", url, content=content, headers=headers, timeout=timeout_s) as response:
-        received = 0
+        received = bytearray()
         for chunk in response.iter_raw():  # to its end, where it is short, so that the connection can be used again
-            received += len(chunk)
-            if received > MAX_ANSWER_BYTES:
+            received += chunk
+            if len(received) > MAX_ANSWER_BYTES:
                 break
-        return response
+        return response, bytes(received)
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float | None:

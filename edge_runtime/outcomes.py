@@ -7,16 +7,15 @@ the server has acknowledged it, whatever happens meanwhile; and the server takes
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_runtime.authorization import Authorizer, send
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.device import Device
 from edge_runtime.disk import Disk, RealDisk
@@ -33,6 +32,7 @@ from edge_runtime.outcome_spool import (
     save,
 )
 from edge_runtime.update.plan import Plan, arm
+from edge_runtime.waits import Purpose, Waits
 
 if TYPE_CHECKING:
     import httpx
@@ -41,7 +41,6 @@ __all__ = ["LATENCY_BINS", "CounterDelta", "Event", "Outcomes", "Posted"]
 
 MAX_BYTES = 60_000  # the server reads 65,536
 MAX_DETAIL = 200
-MAX_WAIT_S = 86_400.0
 TIMEOUT_S = 30.0
 # What lasts: it is news when it begins, and not again at every check.
 _STANDING = frozenset(
@@ -50,6 +49,7 @@ _STANDING = frozenset(
         Outcome.DEFERRED_WINDOW,
         Outcome.DEFERRED_BATTERY,
         Outcome.DEFERRED_BANDWIDTH,
+        Outcome.DEFERRED_SERVER,
         Outcome.CLOCK_WRONG,
     }
 )
@@ -81,6 +81,7 @@ class Outcomes:
         channel: str,
         disk: Disk | None = None,
         clock: Clock | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self._folder = folder
         self._device = device
@@ -90,9 +91,9 @@ class Outcomes:
         self._clock: Clock = SystemClock() if clock is None else clock
         self._mutex = threading.RLock()
         self._posting = threading.Lock()
-        self._not_before = 0.0
         self.problem: str | None = None  # why the last report that was sent was not taken
         self._disk.mkdir(folder)
+        self._waits = waits or Waits(folder, self._disk, self._clock)
         self._spool = load(self._disk, folder, model, channel, self._clock)
 
     @property
@@ -140,7 +141,7 @@ class Outcomes:
         self,
         client: httpx.Client,
         server: str,
-        token: str | None,
+        by: Authorizer,
         *,
         running: int | None,
         plan: Plan | None,
@@ -154,12 +155,13 @@ class Outcomes:
         if not self._posting.acquire(blocking=False):
             return Posted.WAITING
         try:
-            if self._clock.boot() < self._not_before:
+            if self._waits.left_s(Purpose.OUTCOMES) > 0:
                 return Posted.WAITING
             leftover = self._spool.pending is not None
-            posted = self._send(client, server, token, running, plan, engine)
-            if leftover and posted in (Posted.ACCEPTED, Posted.REFUSED):
-                posted = self._send(client, server, token, running, plan, engine)
+            posted = self._send(client, server, by, running, plan, engine)
+            more = leftover and posted in (Posted.ACCEPTED, Posted.REFUSED)
+            if more and self._waits.left_s(Purpose.OUTCOMES) <= 0:
+                posted = self._send(client, server, by, running, plan, engine)
             return posted
         finally:
             self._posting.release()
@@ -168,31 +170,25 @@ class Outcomes:
         self,
         client: httpx.Client,
         server: str,
-        token: str | None,
+        by: Authorizer,
         running: int | None,
         plan: Plan | None,
         engine: str | None,
     ) -> Posted:
         import httpx
 
-        from edge_runtime.network import post
-
         with self._mutex:
             body = self._spool.pending or self._body(running, plan, engine)
             if self._spool.pending is None:
                 self._keep(replace(self._spool, pending=body, outcomes=(), counters=()))
-        headers = {"Content-Type": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
         url = f"{server.rstrip('/')}/v1/outcomes"
         try:
-            response = post(client, url, body.encode(), headers, TIMEOUT_S)
+            response = send(client, url, body.encode(), "application/json", TIMEOUT_S, by)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self.problem = f"it did not answer: {error or type(error).__name__}; the report is kept"
             return Posted.UNREACHABLE
         self.problem = None if response.is_success else _problem(response.status_code)
-        if response.status_code in (429, 503):
-            self._not_before = self._clock.boot() + self._retry_after_s(response.headers.get("Retry-After", ""))
+        self._waits.asked(Purpose.OUTCOMES, response.headers)  # also where it took the report
         if not response.is_success and response.status_code not in _REFUSED:
             return Posted.UNREACHABLE
         with self._mutex:
@@ -231,16 +227,6 @@ class Outcomes:
                 return body
             del (counters if len(counters) > 1 else events or counters)[0]
 
-    def _retry_after_s(self, header: str) -> float:
-        """Seconds to wait: the header has seconds or a date (RFC 9110, 10.2.3). At most a day."""
-        wait = 0.0
-        if header.strip().isdecimal() and len(header.strip()) < 12:
-            wait = float(header)
-        elif header:
-            with contextlib.suppress(ValueError, TypeError, OverflowError):
-                wait = (parsedate_to_datetime(header) - self._clock.wall()).total_seconds()
-        return min(max(wait, 0.0), MAX_WAIT_S)
-
     def _keep(self, spool: Spool) -> None:
         self._spool = spool
         save(self._disk, self._folder, spool)
@@ -265,8 +251,8 @@ def _problem(status: int) -> str:
     if status in _REFUSED:
         return f"it answered {status}: it refused the report for good, and what that counted is lost"
     meaning = {
-        401: "the fleet's token is missing or wrong",
-        403: "the token given is not one that may report",
+        401: "it does not know this device, or the token given",
+        403: "this device, or the token given, may not report",
         404: "it does not know this model, or its address is another",
         429: "it asks to wait",
         503: "it asks to wait",

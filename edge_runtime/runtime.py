@@ -6,16 +6,18 @@ upload or cloud call.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from edge_runtime.errors import ConfigurationError, InvalidName, NoModel, RuntimeClosed, WrongInputs
+from edge_runtime.errors import ConfigurationError, InvalidName, NoModel, Outcome, RuntimeClosed, WrongInputs
 from edge_runtime.hybrid.policy import Mode, RoutingPolicy
 
 if TYPE_CHECKING:
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_runtime.answering import Answering
+    from edge_runtime.authorization import Authorizer
     from edge_runtime.background import Background
     from edge_runtime.clock import Clock
     from edge_runtime.device import Device
     from edge_runtime.device_state import DeviceState
     from edge_runtime.disk import Disk
+    from edge_runtime.enrolment.options import Enrolment
     from edge_runtime.factory import Factory
     from edge_runtime.hybrid.breaker import Breaker
     from edge_runtime.hybrid.client import CloudClient
+    from edge_runtime.outcomes import Outcomes
     from edge_runtime.prediction import Prediction
     from edge_runtime.telemetry.wire import PrivacyMode
     from edge_runtime.update.conditions import UpdateRules
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["EdgeRuntime"]
 
 SECONDS_A_DAY = 86_400
+
+_log = logging.getLogger("edge_runtime")
 
 
 class EdgeRuntime:
@@ -68,6 +75,7 @@ class EdgeRuntime:
         factory: Factory | None = None,
         policy: RoutingPolicy | None = None,
         token: str | None = None,
+        enrolment: Enrolment | None = None,
         device: Device | None = None,
         engines: Sequence[str] = ("onnx", "tflite"),
         cloud: str | None = None,
@@ -87,10 +95,12 @@ class EdgeRuntime:
         """Open the state folder and load the release in it, or the factory bundle's.
 
         ``root`` is TUF's root metadata (its bytes, or a path) that updates are trusted by; ``server`` the base URL for
-        updates and reports; ``token`` the fleet's. ``cloud`` is the base URL of an Open Inference Protocol endpoint,
-        by default the server. ``engines`` are the artifact targets to choose from, best first, when a release is
-        installed; one that is installed keeps its artifact. ``telemetry`` is the privacy mode; ``plain`` is for fleets
-        without personal data. ``threads`` may be used by one run of the engine;
+        updates and reports. With ``enrolment`` this device makes a key of its own, enrols, and signs what it sends;
+        reports wait until it has. ``token`` is one that a whole fleet shares, for servers that still take it. ``cloud``
+        is the base URL of an Open Inference Protocol endpoint, by default the server. ``engines`` are the artifact
+        targets to choose from, best first, when a release is installed; one that is installed keeps its artifact.
+        ``telemetry`` is the privacy mode; ``plain`` is for fleets without personal data. ``threads`` may be used by one
+        run of the engine;
         ``interpreters`` bounds the copies of a model that a non-re-entrant engine makes for concurrent calls. A new
         release is committed after ``commit_after`` good predictions. With ``background``, a thread checks for updates
         and reports every ``update_interval_s``, starting after the first prediction; without it, call `update`,
@@ -102,16 +112,19 @@ class EdgeRuntime:
         `BundleError`, `UpdateError` where no artifact fits this device, and `EngineError`.
         """
         from edge_runtime.answering import Answering, check_static_default
+        from edge_runtime.authorization import Bearer
         from edge_runtime.background import Background
         from edge_runtime.bundle import check_channel, check_model
         from edge_runtime.clock import SystemClock
         from edge_runtime.device import Device
         from edge_runtime.device_state import sample
+        from edge_runtime.enrolment.enroller import Enroller
         from edge_runtime.outcomes import Outcomes
         from edge_runtime.store import Store
         from edge_runtime.telemetry.spool import Spool
         from edge_runtime.update.updater import Updater
         from edge_runtime.upkeep import Setup, Upkeep
+        from edge_runtime.waits import Waits
 
         policy = policy or RoutingPolicy()
         cloud = cloud or server
@@ -122,7 +135,8 @@ class EdgeRuntime:
             raise ConfigurationError(str(error)) from error
         _check_options(policy, cloud, engines, threads, interpreters, commit_after, update_interval_s)
         _check_addresses(server=server, cloud=cloud)
-        _check_tokens(token=token, cloud_token=cloud_token)
+        _check_tokens(token=token, cloud_token=cloud_token, enrolment=None if enrolment is None else enrolment.token)
+        _check_enrolment(enrolment, token, server)
         check_static_default(policy)
         mode = _privacy_mode(telemetry)
         trusted = _root_bytes(root, server)
@@ -134,13 +148,30 @@ class EdgeRuntime:
         def connect(breaker: Breaker) -> CloudClient:
             from edge_runtime.hybrid.client import CloudClient
 
-            return CloudClient(cloud or "", token if cloud_token is None else cloud_token, policy, breaker)
+            return CloudClient(cloud or "", by if cloud_token is None else Bearer(cloud_token), policy, breaker)
 
         with ExitStack() as undo:
             store = Store(folder, disk=disk)
             undo.callback(store.close)
             device = device or Device.detect(folder, disk=disk)
-            outcomes = Outcomes(folder, device=device, model=model, channel=channel, disk=disk, clock=clock)
+            waits = Waits(folder, store.disk, clock)
+            outcomes = Outcomes(
+                folder, device=device, model=model, channel=channel, disk=disk, clock=clock, waits=waits
+            )
+            by: Authorizer = Bearer(token)
+            enroller = None
+            if enrolment is not None and server is not None and trusted is not None:
+                by = enroller = Enroller(
+                    folder=folder if enrolment.folder is None else Path(enrolment.folder),
+                    disk=store.disk,
+                    clock=clock,
+                    waits=waits,
+                    device=device.id,
+                    server=server,
+                    root=trusted,
+                    token=enrolment.token,
+                    refusal=partial(_turned_away, outcomes),
+                )
             spool = Spool(folder / "telemetry", store.disk, model=model, mode=mode, today=today)
             updater = None
             if server is not None and trusted is not None:
@@ -157,6 +188,7 @@ class EdgeRuntime:
                     rules=updates,
                     state=device_state or sample,
                     longest_s=update_interval_s,
+                    waits=waits,
                 )
             setup = Setup(
                 model=model,
@@ -165,7 +197,9 @@ class EdgeRuntime:
                 policy=policy,
                 factory=factory,
                 server=server,
-                token=token,
+                by=by,
+                enroller=enroller,
+                waits=waits,
                 threads=threads,
                 interpreters=interpreters,
                 commit_after=commit_after,
@@ -175,7 +209,11 @@ class EdgeRuntime:
             upkeep.open()
             worker = None
             if background:
-                chores = [upkeep.update, upkeep.report, upkeep.upload_telemetry] if server is not None else []
+                chores: list[Callable[[], object]] = []
+                if server is not None:
+                    chores = [upkeep.update, upkeep.report, upkeep.upload_telemetry]
+                if enroller is not None:
+                    chores.insert(0, upkeep.enrol)
                 worker = Background(upkeep.settle, chores, interval_s=update_interval_s)
             answering = Answering(
                 policy,
@@ -245,6 +283,13 @@ class EdgeRuntime:
         `RuntimeClosed`."""
         self._check_open()
         return self._upkeep.update()
+
+    def enrol(self) -> bool:
+        """Enrol this device now; whether it is enrolled. Reports and uploads do so by themselves; an app without a
+        background thread calls this before it asks the cloud. `stats` says why not. Raises `ConfigurationError` where
+        `open` was given no enrolment."""
+        self._check_open()
+        return self._upkeep.enrol()
 
     def report(self) -> bool:
         """Send outcomes and counters to the server now; whether it took them. They are kept until it does, or
@@ -353,6 +398,23 @@ def _check_tokens(**tokens: str | None) -> None:
     for name, token in tokens.items():
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigurationError(f"{name} must be printable ASCII on one line; the one given is not")
+
+
+def _turned_away(outcomes: Outcomes, why: str) -> None:
+    _log.warning("the server does not let this device in; it goes on asking, ever less often: %s", why)
+    outcomes.record(Outcome.ENROLMENT_REFUSED, None, why)
+
+
+def _check_enrolment(enrolment: Enrolment | None, token: str | None, server: str | None) -> None:
+    if enrolment is None:
+        return
+    from edge_runtime.enrolment.key import check_available
+
+    if token is not None:
+        raise ConfigurationError("give EdgeRuntime.open token or enrolment: a device that enrols signs what it sends")
+    if server is None:
+        raise ConfigurationError("enrolment needs a server, and its root metadata")
+    check_available()
 
 
 def _privacy_mode(telemetry: str) -> PrivacyMode:

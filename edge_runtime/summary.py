@@ -36,6 +36,9 @@ def summary(upkeep: Upkeep, answering: Answering, background: Background | None,
         ],
         "breaker": answering.breaker.state.value,
         "telemetry": upkeep.spool.mode.name.lower(),
+        "enrolment": None
+        if upkeep.enrolment is None
+        else {"state": upkeep.enrolment.state, "detail": upkeep.enrolment.detail},
         "last_check": None if check is None else {"outcome": check.outcome.value, "detail": check.detail},
         "clock": None
         if check is None or check.clock is None

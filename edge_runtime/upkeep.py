@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_runtime.errors import ConfigurationError, NoModel, Outcome, ReportError, RuntimeClosed
@@ -17,11 +18,15 @@ from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
 from edge_runtime.stats import Counters, Totals
 from edge_runtime.telemetry.wire import ReportArm
 from edge_runtime.update.plan import Arm, Plan, arm
+from edge_runtime.waits import Purpose, Waits
 
 if TYPE_CHECKING:
     import httpx
 
+    from edge_runtime.authorization import Authorizer
     from edge_runtime.device import Device
+    from edge_runtime.enrolment.enroller import Enroller
+    from edge_runtime.enrolment.record import Record
     from edge_runtime.factory import Factory
     from edge_runtime.hybrid.policy import RoutingPolicy
     from edge_runtime.session import Session
@@ -50,7 +55,9 @@ class Setup:
     policy: RoutingPolicy
     factory: Factory | None
     server: str | None
-    token: str | None
+    by: Authorizer
+    enroller: Enroller | None
+    waits: Waits
     threads: int
     interpreters: int
     commit_after: int
@@ -125,8 +132,18 @@ class Upkeep:
             self._follow(self._plan())
             return result
 
+    def enrol(self) -> bool:
+        """Whether this device is enrolled; it asks, where it is time to. Raises `ConfigurationError` without
+        enrolment."""
+        if self._setup.enroller is None:
+            raise ConfigurationError("this device does not enrol: give EdgeRuntime.open an Enrolment")
+        with self._open_mutex():
+            client = self._http()
+        return self._enrolled(client)
+
     def report(self) -> bool:
-        """Post outcomes and counters; whether the server took them. Raises `ConfigurationError` without a server."""
+        """Post outcomes and counters; whether the server took them. A device that is to enrol does so first, and keeps
+        its reports until then. Raises `ConfigurationError` without a server."""
         server = self._server("to report to")
         with self._open_mutex():
             self.settle()
@@ -134,10 +151,12 @@ class Upkeep:
             loaded, plan = self.loaded, self._plan()
             session = None if loaded is None else loaded.session
             client = self._http()
+        if not self._enrolled(client):
+            return False
         posted = self._outcomes.post(
             client,
             server,
-            self._setup.token,
+            self._setup.by,
             running=None if loaded is None or session is None else loaded.release,
             plan=plan,
             engine=None if session is None else session.engine.name,
@@ -149,7 +168,16 @@ class Upkeep:
     @property
     def report_error(self) -> str | None:
         """Why the server did not take the last report; None where it did, or none was sent."""
+        enroller = self._setup.enroller
+        if enroller is not None and enroller.record.state != "enrolled":
+            why = enroller.record.detail or "it has not asked yet"
+            return f"this device is not enrolled: {why}; the report is kept"
         return self._outcomes.problem
+
+    @property
+    def enrolment(self) -> Record | None:
+        """None where the device does not enrol."""
+        return None if self._setup.enroller is None else self._setup.enroller.record
 
     def upload_telemetry(self) -> int:
         """Send the reports of days that are over, and keep what was counted today; returns how many the server took.
@@ -157,12 +185,15 @@ class Upkeep:
         from edge_runtime.telemetry.upload import upload
 
         server = self._server("to send telemetry to")
-        sent = 0
+        sent, waits = 0, self._setup.waits
         for day in self.spool.waiting():
             try:
                 with self._open_mutex():
                     client = self._http()
-                if not upload(self.spool.report(day), client, server, self._setup.token):
+                if waits.left_s(Purpose.TELEMETRY) > 0 or not self._enrolled(client):
+                    break
+                slow_down = partial(waits.asked, Purpose.TELEMETRY)
+                if not upload(self.spool.report(day), client, server, self._setup.by, slow_down):
                     break  # not reachable now; the next upload goes on here
                 sent += 1
             except ReportError as error:
@@ -270,6 +301,10 @@ class Upkeep:
 
     def _plan(self) -> Plan | None:
         return None if self._updater is None else self._updater.plan
+
+    def _enrolled(self, client: httpx.Client) -> bool:
+        """Whether this device may send."""
+        return self._setup.enroller is None or self._setup.enroller.ready(client)
 
     def _server(self, purpose: str) -> str:
         if self._setup.server is None:

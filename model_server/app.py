@@ -14,12 +14,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_runtime.bundle.errors import BundleError, BundleTooLarge, EdgeshipError
 from edge_runtime.errors import ReportError
+from model_server.access.api import people_router, sessions_router
 from model_server.clock import Clock
-from model_server.db.credentials import Kind
+from model_server.enrolment.api import enrolment_router
+from model_server.enrolment.gate import Audiences, DeviceGate, SignedBody
 from model_server.errors import (
     BaselineRefused,
     BodyTooLarge,
+    DeviceTaken,
     DuplicateReport,
+    EnrolmentBusy,
+    EnrolmentError,
     Forbidden,
     IngestBusy,
     InvalidRollout,
@@ -29,6 +34,9 @@ from model_server.errors import (
     MethodRefused,
     ModelUnavailable,
     NotFound,
+    PasswordRefused,
+    PersonConflict,
+    ProofRejected,
     QueueFull,
     ReadinessRefused,
     ReleaseConflict,
@@ -42,6 +50,7 @@ from model_server.errors import (
     StorageFull,
     StorageUnavailable,
     ThresholdNotMet,
+    TooManyTries,
     Unauthorized,
 )
 from model_server.inference.app import create_inference_app
@@ -58,7 +67,7 @@ from model_server.signing.repository import METADATA, TARGETS
 from model_server.signing.static import MetadataFiles, TargetFiles
 from model_server.storage.protocol import Storage
 from model_server.telemetry.api import telemetry_router
-from model_server.web import Authorize, add_problems, caller, problem_of
+from model_server.web import AuthorizeRoute, add_problems, person, problem_of
 
 __all__ = ["STATUSES", "create_app"]
 
@@ -76,7 +85,14 @@ STATUSES: Mapping[type[EdgeshipError], int] = {
     BodyTooLarge: 413,
     Unauthorized: 401,
     Forbidden: 403,
+    TooManyTries: 429,
+    PasswordRefused: 422,
+    PersonConflict: 409,
     NotFound: 404,
+    EnrolmentError: 403,
+    EnrolmentBusy: 429,
+    ProofRejected: 422,
+    DeviceTaken: 409,
     KeyRejected: 422,
     SignerFailed: 503,
     SignatureRejected: 422,
@@ -107,8 +123,17 @@ def create_app(
     services = open_services(
         settings, clock=clock, telemetry_today=telemetry_today, problem_of=partial(problem_of, statuses=STATUSES)
     )
-    admin = services.credentials.require(Kind.ADMIN)
-    device = services.credentials.require(Kind.FLEET, Kind.ADMIN)
+
+    def people(route: str, authorization: str | None) -> str:
+        return services.access.of_route(route, authorization).actor
+
+    device = DeviceGate(
+        services.devices,
+        Audiences(services.repository),
+        services.clock,
+        services.access.devices(),
+        fleet_token=settings.fleet_token,
+    )
     inference = create_inference_app(settings.cloud_models, device)
 
     @asynccontextmanager
@@ -136,23 +161,35 @@ def create_app(
     app.state.services = services
     add_problems(app, STATUSES)
     app.include_router(
-        outcomes_router(services.engine, services.clock, device, services.releases.models, services.controller.nudge)
+        outcomes_router(
+            services.engine,
+            services.clock,
+            device,
+            services.releases.models,
+            services.controller.nudge,
+            check_reporter=device.check_reporter,
+            interval_s=settings.minimum_report_interval_s,
+        )
     )
-    app.include_router(releases_router(services.releases, services.jobs, admin, settings.max_bundle_bytes))
-    app.include_router(jobs_router(services.jobs, services.releases, admin))
+    app.include_router(enrolment_router(services.devices, services.tokens, people))
+    app.include_router(releases_router(services.releases, services.jobs, people, settings.max_bundle_bytes))
     app.include_router(
-        policies_router(services.policies, admin, partial(_policy_published, services), services.rollouts.named)
+        policies_router(services.policies, people, partial(_policy_published, services), services.rollouts.named)
     )
+    app.include_router(jobs_router(services.jobs, services.releases, people))
     app.include_router(
-        rollouts_router(services.rollouts, services.engine, services.clock, admin, services.releases.ceiling)
+        rollouts_router(services.rollouts, services.engine, services.clock, people, services.releases.ceiling)
     )
-    app.include_router(telemetry_router(services.telemetry, device, admin, services.releases.models))
-    app.include_router(_status_router(services, admin))
+    app.include_router(telemetry_router(services.telemetry, device, people, services.releases.models))
+    app.include_router(sessions_router(services.access, services.sessions))
+    app.include_router(people_router(services.access, services.people))
+    app.include_router(_status_router(services, people))
+    app.add_middleware(SignedBody)
     app.add_middleware(
         Dispatch,
         apps={
             **_static_files(services.repository.storage, settings.mirror_dir),
-            "/v2": inference,
+            "/v2": SignedBody(inference),
         },
     )
     return app
@@ -192,9 +229,9 @@ class Dispatch:
         await target(scope, receive, send)
 
 
-def _status_router(services: Services, admin: Authorize) -> APIRouter:
+def _status_router(services: Services, authorize: AuthorizeRoute) -> APIRouter:
     router = APIRouter(tags=["status"])
-    who = Depends(caller(admin))
+    who = Depends(person(authorize))
 
     @router.get("/v1/status")
     def status(actor: str = who) -> dict[str, object]:

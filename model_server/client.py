@@ -21,21 +21,22 @@ MAX_DOCUMENT_BYTES = 16 << 20
 
 
 class Client:
-    """Talks to one server with one API key.
+    """Talks to one server with one key.
 
     Every method raises ServerUnreachable (no connection, a time-out, a broken answer) or ServerRefused (a problem,
     with its status).
     """
 
-    def __init__(self, server: str, api_key: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        """Raises SettingsError for an address or a key that cannot be one."""
-        if not (api_key.isascii() and api_key.isprintable()):
+    def __init__(self, server: str, api_key: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
+        """Without a key, only a session can be opened. Raises SettingsError for what is no address or key."""
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise SettingsError("the API key holds characters that no key has: copy it whole, and nothing else")
         self.server = server.rstrip("/")
+        shown = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         try:
             self._http = httpx.Client(
                 base_url=self.server,
-                headers={"authorization": f"Bearer {api_key}", "user-agent": "edgeship-server-cli"},
+                headers={"user-agent": "edgeship-server-cli"} | shown,
                 timeout=TIMEOUT_S,
                 transport=transport,
             )

@@ -14,14 +14,28 @@ EdgeshipError
     │   ├── BodyTooLarge          a cap on the body was passed
     │   ├── MethodRefused         not the HTTP method of this address
     │   ├── Unauthorized          no credential, or one that is not known
-    │   └── Forbidden             a credential that does not allow this
+    │   │   └── DeviceNotEnrolled what signed is no device of ours: it must enrol first
+    │   ├── Forbidden             a credential that does not allow this
+    │   │   └── DeviceRevoked     a person has revoked this device
+    │   ├── TooManyTries          wrong passwords, or too many people who log in at once; try again later
+    │   └── PasswordRefused       too short or too long to be one
     ├── NotFound
     │   ├── UnknownModel          no such model is delegated
     │   ├── UnknownRelease
     │   ├── UnknownJob            no such job, or it ended long ago
     │   ├── UnknownPolicy         no change of the model's policy waits
     │   ├── UnknownLayout         no artifact of the release has these histograms
-    │   └── UnknownRollout
+    │   ├── UnknownRollout
+    │   ├── UnknownPerson
+    │   ├── UnknownKey            the person has no such key
+    │   ├── UnknownDevice         no device of this id has enrolled
+    │   └── UnknownEnrolmentToken
+    ├── PersonConflict            the person is in a state that does not allow this, or the last admin
+    ├── EnrolmentError            a device that is not let in
+    │   ├── TokenRefused          an enrolment token that is unknown, revoked, expired or used up
+    │   ├── EnrolmentBusy         the token lets no more devices in within this hour
+    │   ├── ProofRejected         no signature by the key that is to be enrolled
+    │   └── DeviceTaken           the id is enrolled with another key
     ├── SigningError
     │   ├── KeyRejected           a key that cannot be opened, or that must not be used in this role
     │   │   └── KeyWithoutRole    a key that may sign nothing of what is asked
@@ -64,7 +78,12 @@ __all__ = [
     "AuditBroken",
     "BaselineRefused",
     "BodyTooLarge",
+    "DeviceNotEnrolled",
+    "DeviceRevoked",
+    "DeviceTaken",
     "DuplicateReport",
+    "EnrolmentBusy",
+    "EnrolmentError",
     "Forbidden",
     "InferenceError",
     "IngestBusy",
@@ -81,6 +100,9 @@ __all__ = [
     "ModelUnavailable",
     "NotFound",
     "NotStored",
+    "PasswordRefused",
+    "PersonConflict",
+    "ProofRejected",
     "QueueFull",
     "ReadinessBroken",
     "ReadinessRefused",
@@ -106,10 +128,16 @@ __all__ = [
     "StorageUnavailable",
     "TelemetryError",
     "ThresholdNotMet",
+    "TokenRefused",
+    "TooManyTries",
     "Unauthorized",
+    "UnknownDevice",
+    "UnknownEnrolmentToken",
     "UnknownJob",
+    "UnknownKey",
     "UnknownLayout",
     "UnknownModel",
+    "UnknownPerson",
     "UnknownPolicy",
     "UnknownRelease",
     "UnknownRollout",
@@ -172,6 +200,26 @@ class Forbidden(RequestError):
     """A credential that does not allow this."""
 
 
+class DeviceNotEnrolled(Unauthorized):
+    """What signed is no device of ours: it must enrol first."""
+
+
+class DeviceRevoked(Forbidden):
+    """A person has revoked this device."""
+
+
+class TooManyTries(RequestError):
+    """Wrong passwords, or too many people who log in at once; try again after ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PasswordRefused(RequestError):
+    """Too short or too long to be a password."""
+
+
 class NotFound(ServerError):
     """What was asked for does not exist."""
 
@@ -198,6 +246,50 @@ class UnknownLayout(NotFound):
 
 class UnknownRollout(NotFound):
     """The channel has no rollout of this model."""
+
+
+class UnknownDevice(NotFound):
+    """No device of this id has enrolled."""
+
+
+class UnknownEnrolmentToken(NotFound):
+    """There is no such token."""
+
+
+class EnrolmentError(ServerError):
+    """A device that is not let in."""
+
+
+class TokenRefused(EnrolmentError):
+    """An enrolment token that is unknown, revoked, expired or used up."""
+
+
+class EnrolmentBusy(EnrolmentError):
+    """The token lets no more devices in within this hour; come back after ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ProofRejected(EnrolmentError):
+    """No signature by the key that is to be enrolled."""
+
+
+class DeviceTaken(EnrolmentError):
+    """The id is enrolled with another key; a person can reset it."""
+
+
+class UnknownPerson(NotFound):
+    """Nobody has this name."""
+
+
+class UnknownKey(NotFound):
+    """The person has no key with this id."""
+
+
+class PersonConflict(ServerError):
+    """The person is in a state that does not allow this, or is the last admin."""
 
 
 class SigningError(ServerError):

@@ -16,10 +16,15 @@ from typing import BinaryIO
 from sqlalchemy import Engine
 
 from model_server import web
+from model_server.access.passwords import Passwords
+from model_server.access.people import People
+from model_server.access.service import Access
+from model_server.access.sessions import Sessions
 from model_server.clock import Clock, SystemClock
 from model_server.db.base import open_engine
-from model_server.db.credentials import Credentials
 from model_server.db.migrate import open_database
+from model_server.enrolment.devices import Devices
+from model_server.enrolment.tokens import Tokens
 from model_server.errors import SettingsError
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits
@@ -56,7 +61,11 @@ class Services:
     engine: Engine
     repository: Repository
     published: PublishedRoles
-    credentials: Credentials
+    access: Access
+    people: People
+    sessions: Sessions
+    devices: Devices
+    tokens: Tokens
     releases: ReleaseService
     jobs: JobService
     policies: PolicyService
@@ -155,6 +164,7 @@ def _open(
     today = telemetry_today or (lambda: clock.now().date())
     published = PublishedRoles(publisher.repository)
     telemetry = TelemetryService(engine, releases.manifest, today, random.SystemRandom(), settings.telemetry, clock.now)
+    passwords = Passwords()
     return Services(
         claim=claim,
         settings=settings,
@@ -162,7 +172,11 @@ def _open(
         engine=engine,
         repository=publisher.repository,
         published=published,
-        credentials=Credentials(engine, clock),
+        access=Access(engine, clock),
+        people=People(engine, clock, passwords),
+        sessions=Sessions(engine, clock, passwords),
+        devices=Devices(engine, clock),
+        tokens=Tokens(engine, clock),
         releases=releases,
         jobs=jobs,
         policies=policies,

@@ -26,6 +26,7 @@ __all__ = ["SETTINGS_FILE", "Place", "Settings", "load_settings", "settings_text
 SETTINGS_FILE = "settings.toml"
 MAX_SETTINGS_BYTES = 65_536
 MAX_INTERVAL_S = 3600  # what expires within a day must be looked at more often than that
+MAX_REPORT_INTERVAL_S = 86_400  # devices wait no longer than a day, whoever asks
 MAX_EXPIRY_DAYS = 36_500
 MAX_DELTA_RELEASES = MAX_DELTAS // MAX_ARTIFACTS
 
@@ -46,7 +47,8 @@ class Settings:
     """``directory`` is the server's folder; relative paths in the file are inside it. ``database`` is a file or a
     URL; the ``objects`` are those of `Place`. ``models_dir`` holds the cloud models,
     ``<name>/<version>/model.onnx``. ``readiness`` is the command that judges each bundle, and its arguments;
-    ``max_accuracy_drop`` is a share, None for no limit."""
+    ``max_accuracy_drop`` is a share, None for no limit. ``fleet_token``: whether a token that all devices share still
+    counts; by default it does, for the devices of older installations."""
 
     directory: Path
     database: str = Place().database
@@ -67,6 +69,8 @@ class Settings:
     max_accuracy_drop: float | None = None
     controller_interval_s: float = 30.0
     require_staging: bool = False
+    fleet_token: bool = True
+    minimum_report_interval_s: float = 0.0
     expiry: Expiry = field(default_factory=Expiry)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
@@ -143,6 +147,10 @@ _KEYS: dict[str, dict[str, tuple[str, type]]] = {
         "controller_interval_s": ("controller_interval_s", float),
         "require_staging": ("require_staging", bool),
     },
+    "devices": {
+        "fleet_token": ("fleet_token", bool),
+        "minimum_report_interval_s": ("minimum_report_interval_s", float),
+    },
 }
 
 
@@ -168,7 +176,8 @@ def load_settings(directory: Path) -> Settings:
 
 
 def settings_text(place: Place | None = None) -> str:
-    """The file that `init` writes: every setting with its default, but for what is given."""
+    """The file that `init` writes: every setting with its default, but for what is given, and ``fleet_token``, which no
+    new installation needs."""
     place = place or Place()
     own, telemetry, drift = Settings(directory=Path()), TelemetrySettings(), DriftSettings()
     return f"""\
@@ -202,6 +211,10 @@ readiness_timeout_s = {own.readiness_timeout_s}
 [rollouts]
 controller_interval_s = {own.controller_interval_s}       # renewing metadata and judging rollouts; reports wake it too
 require_staging = false            # true: a candidate must first complete a rollout on the channel "staging"
+
+[devices]
+fleet_token = false                # true: a token that all devices share still counts, for devices of before enrolment
+minimum_report_interval_s = {own.minimum_report_interval_s}    # devices report no more often; 0: as often as they check
 
 [inference]
 models_dir = "{own.models_dir}"              # cloud models: <name>/<version>/model.onnx
@@ -245,6 +258,8 @@ def _settings(directory: Path, path: Path, document: Mapping[str, Any]) -> Setti
     settings = Settings(**values)
     if not 0 < settings.controller_interval_s <= MAX_INTERVAL_S:
         raise SettingsError(f"{path}: controller_interval_s must be above 0 and at most {MAX_INTERVAL_S}")
+    if not 0 <= settings.minimum_report_interval_s <= MAX_REPORT_INTERVAL_S:
+        raise SettingsError(f"{path}: minimum_report_interval_s must be from 0 to {MAX_REPORT_INTERVAL_S}")
     if not 0 <= settings.delta_releases <= MAX_DELTA_RELEASES:
         raise SettingsError(f"{path}: delta_releases must be from 0 to {MAX_DELTA_RELEASES}")
     for use, uri in settings.online_uris.items():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import math
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -16,29 +18,77 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from edge_runtime.bundle.errors import EdgeshipError
+from edge_runtime.enrolment.protocol import is_assertion
 from model_server.db.postgres import LOCK_NOT_AVAILABLE, sqlstate
-from model_server.errors import BodyTooLarge, MalformedRequest, StorageFull, StorageUnavailable
+from model_server.errors import (
+    BodyTooLarge,
+    EnrolmentBusy,
+    MalformedRequest,
+    QueueFull,
+    StorageFull,
+    StorageUnavailable,
+    TooManyTries,
+)
 
-__all__ = ["Authorize", "add_problems", "caller", "capped_body", "parse_body", "problem_of", "spool_body"]
+__all__ = [
+    "Authorize",
+    "AuthorizeRoute",
+    "add_problems",
+    "answer_of",
+    "caller",
+    "capped_body",
+    "parse_body",
+    "person",
+    "problem_of",
+    "route_of",
+    "spool_body",
+    "spread_s",
+]
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 DISK_FULL = "53100"  # PostgreSQL's code
+# Takes the Authorization header, answers who it is; raises Unauthorized or Forbidden.
 Authorize = Callable[[str | None], str]
+# The same for a route, as in ``GET /v1/status``, and the header.
+AuthorizeRoute = Callable[[str, str | None], str]
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+Answer = TypeVar("Answer")
+
+
+async def answer_of(authorize: Callable[[str | None], Answer], authorization: str | None) -> Answer:
+    """Ask an `Authorize`, in a thread where it has to look a device up and verify a signature."""
+    if is_assertion(authorization):
+        return await run_in_threadpool(authorize, authorization)
+    return authorize(authorization)
 
 
 def caller(authorize: Authorize) -> Callable[[Request], Awaitable[str]]:
     """A dependency: the name of the caller, or Unauthorized before anything of the body is read."""
 
     async def dependency(request: Request) -> str:
-        return authorize(request.headers.get("authorization"))
+        return await answer_of(authorize, request.headers.get("authorization"))
 
     return dependency
+
+
+def person(authorize: AuthorizeRoute) -> Callable[[Request], str]:
+    """A dependency for routes of people: the name of the caller. In a thread, since the database is asked each time."""
+
+    def dependency(request: Request) -> str:
+        return authorize(route_of(request), request.headers.get("authorization"))
+
+    return dependency
+
+
+def route_of(request: Request) -> str:
+    """The route that was matched, as in ``GET /v1/releases/{model}``."""
+    return f"{request.method} {request.scope['route'].path}"
 
 
 def capped_body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
@@ -73,17 +123,27 @@ def parse_body(model: type[Model], body: bytes) -> Model:
         raise MalformedRequest(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
 
 
+def spread_s(least_s: float, share: float = 1.0, uniform: Callable[[float, float], float] = random.uniform) -> int:
+    """A Retry-After: whole seconds, ``least_s`` or up to ``share`` more, so that those who are all told to wait now do
+    not all come back at once."""
+    return math.ceil(least_s * uniform(1.0, 1.0 + share))
+
+
 def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> None:
     """Answer every error with a problem: our own by ``statuses`` (the closest class of an error counts), the
-    framework's by its own status."""
+    framework's by its own status. What may be sent again later says when, in Retry-After."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         found = problem_of(error, statuses)
         if found["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         answer = _answer(found)
+        if isinstance(error, EnrolmentBusy | QueueFull):
+            answer.headers["retry-after"] = str(spread_s(error.retry_after_s))
         if isinstance(error, BodyTooLarge):
             answer.headers["connection"] = "close"  # else the server would go on reading what it has refused
+        if isinstance(error, TooManyTries):
+            answer.headers["retry-after"] = str(error.retry_after_s)
         return answer
 
     async def framework(request: Request, error: Exception) -> JSONResponse:
@@ -167,18 +227,19 @@ def _problem(status: int, detail: str, kind: str) -> dict[str, Any]:
 
 
 def _answer(found: Mapping[str, Any]) -> JSONResponse:
-    return JSONResponse(
-        dict(found), status_code=found["status"], headers=_HEADERS.get(found["status"]), media_type=PROBLEM
-    )
+    status = found["status"]
+    headers = dict(_HEADERS.get(status, {}))
+    if status in _COME_BACK_S:
+        headers["retry-after"] = str(spread_s(_COME_BACK_S[status]))
+    return JSONResponse(dict(found), status_code=status, headers=headers, media_type=PROBLEM)
 
 
 _HEADERS: Mapping[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"www-authenticate": "Bearer"},
     # Else uvicorn would go on reading the body that was refused.
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"connection": "close"},
-    HTTPStatus.TOO_MANY_REQUESTS: {"retry-after": "1"},
-    HTTPStatus.SERVICE_UNAVAILABLE: {"retry-after": "5"},
 }
+_COME_BACK_S: Mapping[int, float] = {HTTPStatus.TOO_MANY_REQUESTS: 30.0, HTTPStatus.SERVICE_UNAVAILABLE: 30.0}
 
 
 async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:

@@ -22,9 +22,9 @@ class WatchedDisk:
     def before(self, operation: str, path: Path) -> None:
         """Raise here to fail the operation."""
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, *, private: bool = False) -> None:
         self.before("write", path)
-        self.real.write(path, data)
+        self.real.write(path, data, private=private)
 
     def append(self, path: Path, data: bytes) -> None:
         self.before("append", path)
@@ -98,11 +98,11 @@ class KillDisk(WatchedDisk):
             _kill()
         self._left -= 1
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, *, private: bool = False) -> None:
         if self._due():
             path.write_bytes(data[: len(data) // 2])
             _kill()
-        super().write(path, data)
+        super().write(path, data, private=private)
 
     def append(self, path: Path, data: bytes) -> None:
         if self._due():

@@ -19,6 +19,7 @@ from edge_runtime.network import bounded, within
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_runtime.authorization import Authorizer
     from edge_runtime.bundle.manifest import Hybrid
     from edge_runtime.hybrid.policy import RoutingPolicy
 
@@ -59,7 +60,7 @@ class CloudClient:
     def __init__(
         self,
         url: str,
-        token: str | None,
+        by: Authorizer,
         policy: RoutingPolicy,
         breaker: Breaker,
         *,
@@ -73,8 +74,7 @@ class CloudClient:
         self._monotonic = monotonic
         self._json_only = False
         self._headers = {"Accept-Encoding": "identity"}  # so that the cap on an answer's size is one on what was sent
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._by = by
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
         self._http = http or bounded(httpx.Client(limits=limits, follow_redirects=False))
 
@@ -126,13 +126,26 @@ class CloudClient:
         return answer
 
     def _post(self, url: str, body: bytes, headers: Mapping[str, str], deadline: float) -> InferenceAnswer:
+        response, received = self._exchange(url, body, headers, deadline)
+        if response.status_code == 401 and self._by.refused(response.headers):
+            response, received = self._exchange(url, body, headers, deadline)
+        if response.status_code != 200:
+            detail = received[:200].decode(errors="replace")
+            raise CloudRefused(response.status_code, f"{url} answered with status {response.status_code}: {detail}")
+        return decode_answer(received, response.headers.get(HEADER_LENGTH))
+
+    def _exchange(
+        self, url: str, body: bytes, headers: Mapping[str, str], deadline: float
+    ) -> tuple[httpx.Response, bytes]:
         left = deadline - self._monotonic()
         if left <= 0:
             raise CloudUnreachable(f"{url}: no time left after the first try")
         timeout = httpx.Timeout(left, connect=min(self._connect_s, left))
+        authorization = self._by.header(body)
+        more = {} if authorization is None else {"Authorization": authorization}
         try:
             request = self._http.build_request(
-                "POST", url, content=body, headers={**self._headers, **headers}, timeout=timeout
+                "POST", url, content=body, headers={**self._headers, **headers, **more}, timeout=timeout
             )
             with within(left):
                 response = self._http.send(request, stream=True)
@@ -142,10 +155,7 @@ class CloudClient:
                     response.close()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CloudUnreachable(f"{url}: {type(error).__name__}: {error}") from error
-        if response.status_code != 200:
-            detail = received[:200].decode(errors="replace")
-            raise CloudRefused(response.status_code, f"{url} answered with status {response.status_code}: {detail}")
-        return decode_answer(received, response.headers.get(HEADER_LENGTH))
+        return response, received
 
     def _receive(self, response: httpx.Response, deadline: float) -> bytes:
         received = bytearray()

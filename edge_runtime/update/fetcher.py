@@ -10,8 +10,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 
 import httpx
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
@@ -19,16 +17,15 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import Outcome, UpdateError
+from edge_runtime.headers import stated_time
 from edge_runtime.network import bounded, within
 
-__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client", "stated_time"]
+__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client"]
 
 # Slower than this over a whole file is as bad as not answering, and otherwise a server could hold a device for ever.
 MINIMUM_BYTES_PER_S = 1024
 GRACE_S = 60.0
 MAX_ETAG = 1024
-MAX_DATE = 64
-MAX_AGE_DIGITS = 10
 
 
 class ServerAnswered(UpdateError):
@@ -71,10 +68,17 @@ class Transport:
     ``clock_off_s``: how far the wall clock was ahead of the Date in the last answer, in seconds; None without one.
 
     The client is made at the first request and kept for the next, so that a check is one request on an open connection.
+    ``slow_down`` is given the headers of an answer that asks to come back later.
     """
 
-    def __init__(self, client: Callable[[], httpx.Client], clock: Clock) -> None:
+    def __init__(
+        self,
+        client: Callable[[], httpx.Client],
+        clock: Clock,
+        slow_down: Callable[[Mapping[str, str]], object] = lambda headers: None,
+    ) -> None:
         self._make = client
+        self._slow_down = slow_down
         self._client: httpx.Client | None = None
         self._clock = clock
         self.requests = 0
@@ -99,6 +103,8 @@ class Transport:
                 stated = stated_time(response.headers)
                 if stated is not None:
                     self.clock_off_s = (self._clock.wall() - stated).total_seconds()
+                if response.status_code in (429, 503):
+                    self._slow_down(response.headers)
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise UpdateError(
@@ -160,18 +166,6 @@ class Transport:
         if inflate is not None and not inflate.eof:
             raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{url} came as gzip that ends too early")
         return bytes(body)
-
-
-def stated_time(headers: Mapping[str, str]) -> datetime | None:
-    """When an answer was made, as it says itself: its Date, and its Age where a cache kept it (RFC 9110, 9111)."""
-    date, age = headers.get("Date", ""), headers.get("Age", "0").strip()
-    if not 0 < len(date) <= MAX_DATE or not age.isdecimal() or len(age) > MAX_AGE_DIGITS:
-        return None
-    try:
-        made = parsedate_to_datetime(date)
-        return made.replace(tzinfo=made.tzinfo or UTC) + timedelta(seconds=int(age))
-    except (ValueError, TypeError, IndexError, OverflowError):  # all of which it raises for what is no date
-        return None
 
 
 def _etag(response: httpx.Response) -> str | None:

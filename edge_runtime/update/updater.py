@@ -45,6 +45,7 @@ from edge_runtime.update.decision import Action, Decision, decide, waits
 from edge_runtime.update.pacing import Pacing, Wait
 from edge_runtime.update.plan import Ceiling, Plan
 from edge_runtime.update.timekeeping import ClockDoubt, SignedTime, doubt
+from edge_runtime.waits import Purpose, Waits
 
 if TYPE_CHECKING:
     import httpx
@@ -81,7 +82,8 @@ class Updater:
     under ``/targets/``; ``engines`` the artifact targets that this device can load, best first. ``http`` makes the
     client that the updater keeps until `close`; ``try_out`` is the canary. ``rules`` say when to download, ``state``
     samples what they are about, and a download that takes more than ``longest_s`` seconds goes on at the next check.
-    ``wait`` stands in for sleeping in tests. Loads tuf and httpx at the first check. Raises `ConfigurationError`.
+    ``wait`` stands in for sleeping in tests. ``waits`` remembers when the server asked to come back later. Loads tuf
+    and httpx at the first check. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Updater:
         state: Callable[[], DeviceState] = DeviceState,
         longest_s: float = math.inf,
         wait: Wait | None = None,
+        waits: Waits | None = None,
     ) -> None:
         try:
             check_model(model)
@@ -124,6 +127,7 @@ class Updater:
         self._longest_s = longest_s
         self._stopping = threading.Event()
         self._wait: Wait = wait or self._stopping.wait
+        self._waits = waits or Waits(store.root, store.disk, self._clock)
         self._signed_time = SignedTime(store.disk, store.root / "clock.json")
         self._to_come: tuple[int | None, int] = (None, 0)  # a release, and the bytes that were still to come of it
         self._transport: Transport | None = None
@@ -182,6 +186,9 @@ class Updater:
             )
 
     def _check(self, transport: Transport) -> Decision:
+        left_s = self._waits.left_s(Purpose.UPDATES)
+        if left_s > 0:
+            raise UpdateError(Outcome.DEFERRED_SERVER, f"the server asked to wait; {left_s:.0f} s are left")
         held = hold_check(self._rules, self._state()) if self._rules.metered == "never" else None
         if held is not None:
             raise UpdateError(held.outcome, held.why)
@@ -367,7 +374,10 @@ class Updater:
         from edge_runtime.update.fetcher import Transport, default_client
 
         if self._transport is None:
-            self._transport = Transport(self._http or partial(default_client, self._scope.server), self._clock)
+            slow_down = partial(self._waits.asked, Purpose.UPDATES)
+            self._transport = Transport(
+                self._http or partial(default_client, self._scope.server), self._clock, slow_down
+            )
         return self._transport
 
 

@@ -97,7 +97,7 @@ def fleet(
         factory=built[1].packed.path,
         factory_sha256=built[1].packed.sha256,
         examples=field,
-        token=token,
+        enrolment_token=token,
         devices=devices,
         workers=2,
         seed=FLEET_SEED,
@@ -200,6 +200,7 @@ def cloud_down(stage: Stage, built: Built, server: Process, endpoint: hybrid.End
 
 
 def weeks(stage: Stage, built: Built, credentials: Path, token: str) -> dict[str, Any]:
+    from edge_runtime.enrolment.command import enrol
     from edge_runtime.telemetry.layout import Layout
     from examples.smartwatch.calendar_server import EPOCH
     from examples.smartwatch.wearers import Answers, Days, Uplink, Wearers, turn
@@ -208,7 +209,7 @@ def weeks(stage: Stage, built: Built, credentials: Path, token: str) -> dict[str
     unseen = stage.windows.where(np.isin(stage.windows.subject, SUBJECTS["val"] + SUBJECTS["test"]))
     manifest = built.packed.manifest
     layout = Layout.of(next(a for a in manifest.artifacts if (a.target, a.precision) == ("onnx", "int8")))
-    nowhere = hybrid.Endpoint(url="http://127.0.0.1:9", token="")
+    nowhere = hybrid.Endpoint(url="http://127.0.0.1:9", root=stage.server_dir / "root.json", token=None)
     state = stage.run / "wearer"
     with hybrid.open_runtime(built.packed.path, built.packed.sha256, state, nowhere, "only_on_device") as runtime:
         normal = Answers.of(runtime, layout, unseen.x)
@@ -221,9 +222,12 @@ def weeks(stage: Stage, built: Built, credentials: Path, token: str) -> dict[str
         line = [sys.executable, "-m", "examples.smartwatch.calendar_server", str(stage.server_dir)]
         server = start(running, stage, "calendar-server", [*line, "--today-file", str(calendar.file)])
         proxy = start_proxy(running, stage, server)
+        sender, root = stage.run / "sender", (stage.server_dir / "root.json").read_bytes()
+        enrol(sender, proxy.url, root, token)
         uplink = Uplink(
             server=proxy.url,
-            token=token,
+            root=root,
+            sender=sender,
             model=MODEL,
             release=manifest.release,
             layout=layout,

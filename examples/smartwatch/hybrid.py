@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime import EdgeRuntime, Factory, RoutingPolicy
+from edge_runtime import EdgeRuntime, Enrolment, Factory, RoutingPolicy
 from examples.smartwatch.data import Windows
 
 MODEL = "exercise"
@@ -18,10 +18,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where the cloud model answers, and the key for it."""
+    """Where the cloud model answers, the root that its server is trusted by, and the token that lets devices in, or
+    None for devices that need not enrol."""
 
     url: str
-    token: str
+    root: Path
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +45,21 @@ class Served:
 
 def open_runtime(bundle: Path, sha256: str, state: Path, endpoint: Endpoint, mode: Any, **policy: Any) -> EdgeRuntime:
     """What an app writes to embed the runtime: a state folder, the bundle that it ships, where the cloud is."""
-    return EdgeRuntime.open(
+    enrolment = None if endpoint.token is None else Enrolment(token=endpoint.token)
+    runtime = EdgeRuntime.open(
         state,
         model=MODEL,
         factory=Factory(bundle, sha256=sha256),
-        cloud=endpoint.url,
-        token=endpoint.token,
+        server=endpoint.url,
+        root=endpoint.root,
+        enrolment=enrolment,
         policy=RoutingPolicy(mode=mode, **policy),
         engines=("onnx",),
         background=False,
     )
+    if enrolment is not None:
+        runtime.enrol()
+    return runtime
 
 
 def serve(

@@ -81,7 +81,7 @@ class Manager:
 def init_server(directory: Path, people_dir: Path, people: Sequence[str], passphrase: Path, model: str) -> Path:
     """`edgeship-server init`; then every person takes their keys away from the server's machine.
 
-    Returns the file with the admin API key and the fleet token.
+    Returns the file with the admin API key and an enrolment token.
     """
     options = [option for person in people for option in ("--person", person)]
     command("edgeship-server", "init", directory, "--model", model, *options, "--passphrase-file", passphrase)

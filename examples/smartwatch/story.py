@@ -38,14 +38,15 @@ def tell(out: Path, *, devices: int) -> dict[str, Any]:
         proxy = start_proxy(running, stage, server)
         manager.use(server.url)
         with narrator.step(f"A fleet of {devices} devices, and release 2 in stages"):
-            token = json.loads(credentials.read_text())["fleet_token"]
+            token = json.loads(credentials.read_text())["enrolment_token"]
             signed = manager.publish(1, built[1].packed.path, chapters.DEMO_CEILING, chapters.SIGNERS)
             narrator.say(f"release 1 is signed by {' and '.join(chapters.SIGNERS)} and published")
             fleet_story = chapters.fleet(stage, running, manager, built, proxy.url, token, devices)
+        endpoint = hybrid.Endpoint(url=proxy.url, root=stage.server_dir / "root.json", token=token)
         with narrator.step("Unseen subjects through predict(), doubtful windows to the cloud"):
-            served, curves = chapters.serve_unseen(stage, built, hybrid.Endpoint(url=proxy.url, token=token))
+            served, curves = chapters.serve_unseen(stage, built, endpoint)
         with narrator.step("The cloud is killed; the watch keeps answering"):
-            down = chapters.cloud_down(stage, built[1], server, hybrid.Endpoint(url=proxy.url, token=token))
+            down = chapters.cloud_down(stage, built[1], server, endpoint)
         proxy.stop()
     with narrator.step("Weeks of telemetry from 2,000 devices; then the watches are strapped on the other way round"):
         drift = chapters.weeks(stage, built[2], credentials, token)

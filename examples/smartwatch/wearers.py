@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,12 @@ class Wearers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uplink:
-    """Everything that a sending process needs."""
+    """Everything that a sending process needs. ``sender`` is the folder of an enrolled device that signs for all of
+    them: a report is anonymous, and the server lets go of who sent it."""
 
     server: str
-    token: str
+    root: bytes
+    sender: Path
     model: str
     release: int
     layout: Layout
@@ -130,14 +133,18 @@ class Days:
 
 _uplink: Uplink
 _client: Any
+_sender: Any
 
 
 def _start(uplink: Uplink) -> None:
     import httpx
 
-    global _uplink, _client
+    from edge_runtime.enrolment.command import open_enroller
+
+    global _uplink, _client, _sender
     _uplink = uplink
     _client = httpx.Client(timeout=30.0)
+    _sender = open_enroller(uplink.sender, uplink.server, uplink.root)
 
 
 def _send(devices: NDArray[np.intp], day: int, turned: bool) -> int:
@@ -148,7 +155,7 @@ def _send(devices: NDArray[np.intp], day: int, turned: bool) -> int:
     def send_one(device: int) -> bool:
         answers = u.turned if turned and u.wearers.strapped_wrong[device] else u.normal
         report = _report(u, answers, u.wearers.rows(device, day, u.seed), day)
-        return upload(report, _client, u.server, u.token)
+        return upload(report, _client, u.server, _sender)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return sum(pool.map(send_one, devices.tolist()))

@@ -7,16 +7,20 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
+from sqlalchemy import select
 
+from model_server.access.credentials import CredentialRow
+from model_server.access.people import first_admin
+from model_server.access.tables import PersonRow
 from model_server.clock import Clock
 from model_server.db.base import open_engine, writing
-from model_server.db.credentials import Kind, add_credential, has_credentials
 from model_server.db.migrate import open_database
+from model_server.enrolment.tokens import TokenLimits, add_token
 from model_server.errors import SettingsError
 from model_server.files import write_atomic
 from model_server.services import open_repository
@@ -31,6 +35,8 @@ __all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "export_files", "init", "list_keys"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
+# Enough to begin with; `devices token add` makes others.
+FIRST_TOKEN = TokenLimits(uses=1000, valid=timedelta(days=30), per_hour=1000)
 
 
 def init(
@@ -40,12 +46,14 @@ def init(
     passphrase: bytes,
     clock: Clock,
     place: Place | None = None,
+    admin: str | None = None,
 ) -> dict[str, object]:
-    """Make a server's folder: settings, keys, the first metadata, an API key and a fleet token; the database and the
-    repository, in the folder unless ``place`` names other ones, which must be empty.
+    """Make a server's folder: settings, keys, the first metadata, an API key of ``admin`` (the first of ``people``
+    if it is left out) and an enrolment token; the database and the repository, in the folder unless ``place`` names
+    other ones, which must be empty.
 
     The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database or the
-    storage is not empty or cannot be used; InvalidName.
+    storage is not empty or cannot be used; InvalidName, MalformedRequest for the name of a model or of the admin.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
@@ -54,7 +62,7 @@ def init(
     building = final.parent / f".{final.name}.{secrets.token_hex(4)}.init"
     building.mkdir(mode=0o700)
     try:
-        tokens = _fill(building, models, people, passphrase, clock.now(), place or Place())
+        tokens = _fill(building, models, people, passphrase, clock.now(), place or Place(), admin or people[0])
         _move(building, final)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -66,6 +74,7 @@ def init(
         "keys": sorted(str(path) for path in (directory / "keys").glob("*.pem")),
         "models": sorted(models),
         "people": list(people),
+        "admin": admin or people[0],
         **tokens,
     }
 
@@ -117,7 +126,13 @@ def list_keys(directory: Path) -> dict[str, object]:
 
 
 def _fill(
-    directory: Path, models: Sequence[str], people: Sequence[str], passphrase: bytes, now: datetime, place: Place
+    directory: Path,
+    models: Sequence[str],
+    people: Sequence[str],
+    passphrase: bytes,
+    now: datetime,
+    place: Place,
+    admin: str,
 ) -> dict[str, str]:
     (directory / SETTINGS_FILE).write_text(settings_text(place))
     settings = load_settings(directory)
@@ -129,13 +144,13 @@ def _fill(
     engine = open_database(settings.database_url)
     repository = open_repository(settings, engine)
     with writing(engine) as session:
-        if has_credentials(session):
+        if any(session.execute(select(column).limit(1)).first() for column in (PersonRow.name, CredentialRow.digest)):
             raise SettingsError("the database is that of a server already: name an empty one")
         if any(repository.storage.names(METADATA)):
             raise SettingsError(f"the storage {settings.objects} holds a repository already: name an empty place")
         tokens = {
-            "admin_api_key": add_credential(session, Kind.ADMIN, "admin", now),
-            "fleet_token": add_credential(session, Kind.FLEET, "fleet", now),
+            "admin_api_key": first_admin(session, admin, now).key,
+            "enrolment_token": add_token(session, FIRST_TOKEN, now, "init").secret,
         }
         write_atomic(directory / CREDENTIALS_FILE, json.dumps(tokens, indent=2).encode() + b"\n", 0o600)
         root = create_repository(repository, keys, models, now, settings.expiry)

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.console import Console
 from edge_runtime.bundle.errors import EdgeshipError
 from model_server.clock import SystemClock
 from model_server.commands.parser import build_parser
-from model_server.errors import KeyRejected, ReviewFailed
+from model_server.errors import KeyRejected, ReviewFailed, SettingsError
 
 __all__ = ["main"]
 
@@ -55,13 +56,28 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         case "serve":
             _serve(args, console)
             return {}
+        case "login":
+            from model_server.commands.sessions import log_in
+
+            return log_in(args, os.environ, partial(_password, new=False), console)
+        case "people recover":
+            from model_server.commands.people import run_recover
+
+            return run_recover(args, SystemClock(), console)
     if args.run == "release sign" and args.proposal is not None:
         from model_server.commands.signing import run_sign_carried
 
         return run_sign_carried(args, console, _passphrase, _confirm)
-    from model_server.commands.remote import connect, run_remote
+    from model_server.commands.remote import run_remote
+    from model_server.commands.sessions import connect, log_out
 
     with connect(args, os.environ) as client:
+        if args.run == "logout":
+            return log_out(args, os.environ, client, console)
+        if args.run == "whoami" or args.run.startswith("people "):
+            from model_server.commands.people import run_people
+
+            return run_people(args, client, console, partial(_password, new=True))
         return run_remote(args, client, console, _passphrase, _confirm)
 
 
@@ -83,10 +99,12 @@ def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
                 endpoint=args.objects_endpoint,
                 region=args.objects_region,
             ),
+            args.admin,
         )
         console.print(
-            f"{args.directory} is ready. Devices trust {answer['root']}. The API key and the fleet token are in "
-            f"{answer['credentials']} and nowhere else. Give each person their key files and delete them here."
+            f"{args.directory} is ready. Devices trust {answer['root']}. The API key of {answer['admin']} and an "
+            f"enrolment token are in {answer['credentials']} and nowhere else. Give each person their key files and "
+            "delete them here."
         )
         return answer
     keys = list_keys(args.directory)
@@ -123,6 +141,24 @@ def _passphrase(file: Path | None, *, new: bool = False, what: str = "") -> byte
     if not passphrase:
         raise KeyRejected(f"the {what or 'passphrase'} must not be empty")
     return passphrase.encode()
+
+
+def _password(file: Path | None, *, new: bool) -> str:
+    """A person's password: the first line of a file, else from the terminal. Raises SettingsError."""
+    if file is not None:
+        try:
+            password = file.read_text().split("\n", 1)[0].rstrip("\r")
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"the password file {file} cannot be read: {type(error).__name__}") from error
+        if not password:
+            raise SettingsError(f"the password file {file} starts with an empty line")
+        return password
+    if not sys.stdin.isatty():
+        raise SettingsError("there is no terminal to ask for the password: give --password-file")
+    password = getpass.getpass("Password: ")
+    if new and getpass.getpass("Once more: ") != password:
+        raise SettingsError("the two passwords differ")
+    return password
 
 
 def _confirm(question: str) -> bool:

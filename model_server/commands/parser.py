@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from model_server.commands.keys_parser import add_keys_parser
+from model_server.commands.people_parser import add_people_parser
 from model_server.releases.staging import DEFAULT_CEILING
 from model_server.rollouts.guardrails import Limits
 from model_server.signing.uris import key_place
@@ -48,10 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _local(commands)
     add_keys_parser(commands)
+    add_people_parser(commands, _remote, _json)
     _release(commands)
     _jobs(commands)
     _rollout(commands)
     _drift(commands)
+    _devices(commands)
     status = _remote(commands.add_parser("status", help="roles, releases and rollouts of a server"))
     status.set_defaults(run="status")
     return parser
@@ -69,6 +72,7 @@ def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument("--model", action="append", required=True, help="a model to serve; repeat for more")
     init.add_argument("--person", action="append", required=True, help="who holds keys; at least three, as in alice")
+    init.add_argument("--admin", metavar="NAME", help="whose API key is made (default: the first --person)")
     init.add_argument(
         "--passphrase-file", type=Path, help="12 characters or more for the people's keys; asked for if left out"
     )
@@ -223,6 +227,38 @@ def _drift(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     approve.set_defaults(run="drift approve")
 
 
+def _devices(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    devices = commands.add_parser("devices", help="who is let into the fleet").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    token = devices.add_parser("token", help="tokens that let devices in").add_subparsers(
+        dest="token_action", required=True, metavar="ACTION"
+    )
+    add = _remote(token.add_parser("add", help="make one; it is shown once"))
+    add.add_argument("--uses", type=int, default=1, metavar="N", help="devices that it lets in (default: one)")
+    add.add_argument("--expires", type=float, required=True, metavar="DAYS", help="and for how long")
+    add.add_argument("--per-hour", type=int, metavar="N", help="and how many within an hour; default: no limit")
+    add.add_argument("--group", metavar="NAME", help="what these devices are listed by")
+    add.set_defaults(run="devices token add")
+    listing = _remote(token.add_parser("list", help="every token, its limits and how often it was used"))
+    listing.set_defaults(run="devices token list")
+    revoke = _remote(token.add_parser("revoke", help="let nobody in by it any more; devices that it let in stay"))
+    revoke.add_argument("token", metavar="TOKEN", help="as in the list, not the secret")
+    revoke.set_defaults(run="devices token revoke")
+    shown = _remote(devices.add_parser("list", help="enrolled devices, page by page"))
+    shown.add_argument("--after", default="", metavar="DEVICE", help="the last one of the page before")
+    shown.add_argument("--limit", type=int, default=100, metavar="N", help="devices a page (default: %(default)s)")
+    shown.add_argument("--group", metavar="NAME", help="of this group only")
+    shown.set_defaults(run="devices list")
+    for action, text in (
+        ("revoke", "take nothing from a device any more, from now on"),
+        ("reset", "forget a device's key, so that it can enrol again with a token"),
+    ):
+        command = _remote(devices.add_parser(action, help=text))
+        command.add_argument("device", metavar="DEVICE")
+        command.set_defaults(run=f"devices {action}")
+
+
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
@@ -255,8 +291,8 @@ def _channel(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _remote(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--server", help="address (or EDGESHIP_SERVER)")
-    parser.add_argument("--api-key", help="admin API key (or EDGESHIP_API_KEY)")
-    parser.add_argument("--credentials", type=Path, help="the credentials.json that init wrote, instead of --api-key")
+    parser.add_argument("--api-key", help="your API key (or EDGESHIP_API_KEY, which no list of processes shows)")
+    parser.add_argument("--credentials", type=Path, help="a file with a key, of login or init, instead of --api-key")
     return _json(parser)
 
 

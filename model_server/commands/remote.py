@@ -1,10 +1,10 @@
-"""`release`, `jobs`, `rollout`, `drift` and `status`: what a release manager does to a server over HTTP."""
+"""`release`, `jobs`, `rollout`, `drift`, `devices` and `status`: what people do to a server over HTTP."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -12,34 +12,19 @@ from rich.console import Console
 
 from edge_runtime.bundle import check_channel, check_model
 from model_server.client import Client
+from model_server.commands.devices import run_devices
 from model_server.commands.drift import show_approval, show_drift
 from model_server.commands.jobs import run_jobs, run_stage
 from model_server.commands.policy import is_policy, run_policy
 from model_server.commands.show import show_readiness, show_release, show_releases, show_rollout, show_status
 from model_server.commands.signing import run_fetch, run_sign, run_submit
 from model_server.commands.trust import Ask
-from model_server.errors import MalformedRequest, SettingsError
+from model_server.errors import MalformedRequest
 from model_server.rollouts.guardrails import Limits
 
-__all__ = ["connect", "run_remote"]
+__all__ = ["run_remote"]
 
 Answer = dict[str, Any]
-
-
-def connect(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
-    """The server and API key from the options, else from the environment. Raises SettingsError without either."""
-    server = args.server or environment.get("EDGESHIP_SERVER")
-    if not server:
-        raise SettingsError("name the server: --server https://… or EDGESHIP_SERVER")
-    key = args.api_key or environment.get("EDGESHIP_API_KEY")
-    if args.credentials is not None:
-        try:
-            key = json.loads(args.credentials.read_text())["admin_api_key"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"{args.credentials} holds no admin_api_key: {error}") from error
-    if not key:
-        raise SettingsError("give the API key: --api-key, --credentials FILE or EDGESHIP_API_KEY")
-    return Client(server, key)
 
 
 def run_remote(
@@ -57,6 +42,8 @@ def run_remote(
         return answer
     if group == "jobs":
         return run_jobs(args, action, client, console)
+    if group == "devices":
+        return run_devices(args, action, client, console)
     model = check_model(args.model) if "model" in args else ""
     if group == "release":
         return _release(args, action, model, client, console, passphrase, confirm)

@@ -12,8 +12,10 @@ __all__ = ["metadata"]
 
 # A module's tables join the metadata when it is imported.
 _TABLES = (
+    "model_server.access.credentials",
+    "model_server.access.tables",
     "model_server.audit.tables",
-    "model_server.db.credentials",
+    "model_server.enrolment.tables",
     "model_server.releases.jobs.tables",
     "model_server.releases.tables",
     "model_server.rollouts.tables",

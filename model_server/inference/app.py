@@ -26,6 +26,7 @@ from model_server.errors import (
 from model_server.inference.engine import PLATFORM, ServedModel
 from model_server.inference.protocol import HEADER_LENGTH, Limits, TensorSpec
 from model_server.inference.repository import Repository
+from model_server.web import answer_of
 
 __all__ = ["InferenceApp", "create_inference_app"]
 
@@ -108,7 +109,7 @@ class InferenceApp:
         if parts in (["health", "live"], ["health", "ready"]):
             _allow(method, "GET")
             return _json({parts[1]: True})
-        self._check_caller(body.headers)
+        await self._check_caller(body.headers)
         match parts:
             case []:
                 _allow(method, "GET")
@@ -131,10 +132,10 @@ class InferenceApp:
             case _:
                 raise NotFound(f"this server has nothing at {ascii(path)[:200]}")
 
-    def _check_caller(self, headers: Mapping[bytes, bytes]) -> None:
+    async def _check_caller(self, headers: Mapping[bytes, bytes]) -> None:
         given = headers.get(b"authorization")
-        if self._authorize(None if given is None else given.decode("latin-1")) is None:
-            raise Unauthorized("this needs a token: Authorization: Bearer …")
+        if await answer_of(self._authorize, None if given is None else given.decode("latin-1")) is None:
+            raise Unauthorized("this needs a device's assertion, or a token: Authorization: Bearer …")
 
     async def _model(self, method: str, model: str, number: str | None) -> _Reply:
         _allow(method, "GET")

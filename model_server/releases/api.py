@@ -13,7 +13,7 @@ from model_server.releases.jobs.service import JobService
 from model_server.releases.jobs.store import Options
 from model_server.releases.service import ReleaseService
 from model_server.releases.staging import DEFAULT_CEILING
-from model_server.web import Authorize, caller, capped_body, parse_body, spool_body
+from model_server.web import AuthorizeRoute, capped_body, parse_body, person, spool_body
 
 __all__ = ["MAX_SIGNATURE_BODY", "SignatureBody", "releases_router"]
 
@@ -26,11 +26,11 @@ class SignatureBody(BaseModel):
 
 
 def releases_router(
-    service: ReleaseService, jobs: JobService, authorize: Authorize, max_bundle_bytes: int
+    service: ReleaseService, jobs: JobService, authorize: AuthorizeRoute, max_bundle_bytes: int
 ) -> APIRouter:
     """Routes over ``service``, and the upload of a bundle, which ``jobs`` stages."""
     router = APIRouter(prefix="/v1/releases", tags=["releases"])
-    who = Depends(caller(authorize))
+    who = Depends(person(authorize))
     small_body = Depends(capped_body(MAX_SIGNATURE_BODY))
 
     @router.post("", status_code=202)

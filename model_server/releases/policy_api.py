@@ -14,7 +14,7 @@ from edge_runtime.bundle.names import MAX_RELEASE
 from model_server.releases.answers import signature_json
 from model_server.releases.api import MAX_SIGNATURE_BODY, SignatureBody
 from model_server.releases.policies import PendingPolicy, PolicyInfo, PolicyService
-from model_server.web import Authorize, caller, capped_body, parse_body
+from model_server.web import AuthorizeRoute, capped_body, parse_body, person
 
 __all__ = ["policies_router"]
 
@@ -31,14 +31,14 @@ class PolicyBody(BaseModel):
 
 def policies_router(
     service: PolicyService,
-    authorize: Authorize,
+    authorize: AuthorizeRoute,
     published: Callable[[str], None],
     named: Callable[[str], list[dict[str, object]]],
 ) -> APIRouter:
     """Routes over ``service``. ``published`` is told the model whose policy devices see from now on; ``named`` lists
     the releases that plans name, of which the answers show those that a policy forbids."""
     router = APIRouter(prefix="/v1/policies", tags=["policies"])
-    who = Depends(caller(authorize))
+    who = Depends(person(authorize))
 
     def shown(info: PolicyInfo) -> dict[str, object]:
         policy = info.policy if info.pending is None else info.pending.policy

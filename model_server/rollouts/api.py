@@ -20,11 +20,12 @@ from model_server.rollouts.outcomes import Counters, InstallOutcome, Report
 from model_server.rollouts.service import RolloutService, StartRequest
 from model_server.rollouts.status import CeilingOf, list_rollouts, rollout_status
 from model_server.rollouts.tables import DeviceRow
-from model_server.web import Authorize, caller, capped_body, parse_body
+from model_server.web import Authorize, AuthorizeRoute, caller, capped_body, parse_body, person, spread_s
 
 __all__ = ["outcomes_router", "rollouts_router"]
 
 MAX_REPORT_BYTES = 65_536
+REPORT_SPREAD = 0.1  # of the interval between two reports
 MAX_ROLLOUT_BYTES = 16_384
 MAX_COUNT = 2**40  # of one counter in one report
 LATENCY_BINS = 16 * 24
@@ -106,9 +107,13 @@ def outcomes_router(
     authorize: Authorize,
     models: Callable[[], tuple[str, ...]],
     news: Callable[[str, str], None],
+    *,
+    check_reporter: Callable[[str, str], None],
+    interval_s: float = 0.0,
 ) -> APIRouter:
     """``POST /v1/outcomes``. ``models`` are the delegated ones; ``news`` is told the model and channel of each report
-    that was taken in."""
+    that was taken in. ``check_reporter`` raises where a caller may not report for a device; devices are asked to leave
+    ``interval_s`` between two reports."""
     router = APIRouter(tags=["devices"])
     who = Depends(caller(authorize))
     report_body = Depends(capped_body(MAX_REPORT_BYTES))
@@ -118,6 +123,9 @@ def outcomes_router(
         report = _report(parse_body(ReportBody, body))
         if report.model not in models():
             raise UnknownModel(f"no model {report.model!r} is served here")
+        check_reporter(actor, report.device)
+        if interval_s:
+            response.headers["retry-after"] = str(spread_s(interval_s, REPORT_SPREAD))
         fresh = ingest(engine, clock, report)
         if fresh:
             news(report.model, report.channel)
@@ -129,11 +137,11 @@ def outcomes_router(
 
 
 def rollouts_router(
-    service: RolloutService, engine: Engine, clock: Clock, authorize: Authorize, ceiling: CeilingOf
+    service: RolloutService, engine: Engine, clock: Clock, authorize: AuthorizeRoute, ceiling: CeilingOf
 ) -> APIRouter:
     """``/v1/rollouts`` and ``/v1/devices``, for release managers."""
     router = APIRouter(tags=["rollouts"])
-    who = Depends(caller(authorize))
+    who = Depends(person(authorize))
     small_body = Depends(capped_body(MAX_ROLLOUT_BYTES))
 
     @router.get("/v1/rollouts")

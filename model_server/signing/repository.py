@@ -140,6 +140,10 @@ class Repository:
             self._root_version += 1
         return self._root_version
 
+    def root_versions(self) -> list[bytes]:
+        """Every root that was ever published, as its bytes, from the first one on."""
+        return [self.file(f"{version}.root.json") for version in range(1, self.root_version() + 1)]
+
     def file(self, name: str) -> bytes:
         """A file of versioned metadata. Raises: RepositoryDamaged."""
         known = self._remembered.get(name)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from edge_runtime.telemetry.wire import MAX_REPORT_BYTES
 from model_server.errors import Unauthorized, UnknownModel
 from model_server.telemetry.service import TelemetryService
-from model_server.web import capped_body, parse_body
+from model_server.web import AuthorizeRoute, answer_of, capped_body, parse_body, person
 
 __all__ = ["Authorize", "telemetry_router"]
 
@@ -42,7 +41,7 @@ class BaselineRequest(BaseModel):
 def telemetry_router(
     service: TelemetryService,
     authorize_device: Authorize,
-    authorize_admin: Authorize,
+    authorize: AuthorizeRoute,
     models: Callable[[], Sequence[str]] | None = None,
 ) -> APIRouter:
     """``POST /v1/telemetry`` for devices; ``GET /v1/drift/{model}``, ``POST /v1/drift/{model}/baseline`` and
@@ -51,19 +50,15 @@ def telemetry_router(
 
     async def post_report(request: Request) -> Response:
         # The caller's name is not kept: a report must not be joined with who sent it.
-        if authorize_device(request.headers.get("authorization")) is None:
-            raise Unauthorized("a telemetry report needs the fleet token: Authorization: Bearer …")
+        if await answer_of(authorize_device, request.headers.get("authorization")) is None:
+            raise Unauthorized("a telemetry report needs what proves a device: see docs/spec/enrolment.md")
         await service.submit(await _report_body(request))
         return Response(_ACCEPTED, status_code=202, media_type="application/json")
 
     # A plain Starlette route: every device calls it daily, and FastAPI's own would cost more than the work.
     router.add_route("/v1/telemetry", post_report, methods=["POST"])
 
-    def admin(authorization: str | None) -> str:
-        name = authorize_admin(authorization)
-        if name is None:
-            raise Unauthorized("this needs an admin API key: Authorization: Bearer …")
-        return name
+    who = Depends(person(authorize))
 
     def known(model: str) -> str:
         if models is not None and model not in models():
@@ -71,15 +66,11 @@ def telemetry_router(
         return model
 
     @router.get("/v1/drift/{model}")
-    def get_drift(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
-        admin(authorization)
+    def get_drift(model: str, actor: str = who) -> dict[str, object]:
         return service.drift(known(model))
 
     @router.post("/v1/drift/{model}/baseline", status_code=201)
-    async def post_baseline(
-        model: str, request: Request, authorization: Annotated[str | None, Header()] = None
-    ) -> dict[str, object]:
-        actor = admin(authorization)
+    async def post_baseline(model: str, request: Request, actor: str = who) -> dict[str, object]:
         asked = parse_body(BaselineRequest, await _baseline_body(request))
         await run_in_threadpool(known, model)
         return await run_in_threadpool(
@@ -87,8 +78,7 @@ def telemetry_router(
         )
 
     @router.get("/v1/telemetry/{model}/days")
-    def get_days(model: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, object]:
-        admin(authorization)
+    def get_days(model: str, actor: str = who) -> dict[str, object]:
         return service.days(known(model))
 
     return router

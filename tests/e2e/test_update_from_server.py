@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from edge_runtime.authorization import Bearer
 from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
 from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
@@ -71,13 +72,13 @@ def test_a_device_follows_what_managers_sign_and_the_server_plans(tmp_path: Path
         outcomes = Outcomes(tmp_path / "device", device=device, model="exercise", channel="stable")
         outcomes.record(Outcome.RETURNED, 2, "back to release 1")
         outcomes.count(CounterDelta(release=2, arm="candidate", requests=3, latency_device={120: 3}))
-        token = credentials(settings)["fleet_token"]
+        fleet = Bearer(credentials(settings)["fleet_token"])
         with default_client(server.url) as client:
             sent = outcomes.sequence
-            posted = outcomes.post(client, server.url, token, running=1, plan=updater.plan, engine="onnxruntime")
+            posted = outcomes.post(client, server.url, fleet, running=1, plan=updater.plan, engine="onnxruntime")
             assert posted is Posted.ACCEPTED
             assert outcomes.sequence == sent + 1
-            assert outcomes.post(client, server.url, "wrong", running=1, plan=None) is Posted.UNREACHABLE
+            assert outcomes.post(client, server.url, Bearer("wrong"), running=1, plan=None) is Posted.UNREACHABLE
         known = server.admin.get("/v1/devices").json()
         assert "watch-1" in str(known)
         updater.close()

@@ -29,9 +29,9 @@ class FullDisk(WatchedDisk):
             if self.used > self.allowed:
                 raise StoreFull(f"cannot {operation} {path}: no space left; free some and check again")
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, *, private: bool = False) -> None:
         try:
-            super().write(path, data)
+            super().write(path, data, private=private)
         except StoreFull:
             path.write_bytes(data[: len(data) // 2])
             raise

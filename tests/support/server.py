@@ -19,11 +19,14 @@ import httpx
 import uvicorn
 
 from edge_runtime.bundle import Golden, golden_file, target_path, write_bundle, write_manifest
+from model_server.access.credentials import add_fleet_token
 from model_server.app import create_app
 from model_server.clock import SystemClock
-from model_server.commands.local import init
+from model_server.commands.local import CREDENTIALS_FILE, init
+from model_server.db.base import writing
+from model_server.db.migrate import open_database
 from model_server.services import Services
-from model_server.settings import Settings, load_settings
+from model_server.settings import SETTINGS_FILE, Settings, load_settings
 from tests.support import bundles
 
 PASSPHRASE = b"correct horse"
@@ -49,10 +52,24 @@ class SteppedClock:
 
 @cache
 def _template() -> TemporaryDirectory[str]:
-    """The folder "server" in a directory that goes away with the test run."""
+    """The folder "server" in a directory that goes away with the test run. It lets a fleet's token in, as installations
+    of before enrolment do."""
     holder = TemporaryDirectory(prefix="edgeship-test-")
-    init(Path(holder.name) / "server", MODELS, PEOPLE, PASSPHRASE, SystemClock())
+    folder = Path(holder.name) / "server"
+    init(folder, MODELS, PEOPLE, PASSPHRASE, SystemClock())
+    let_fleet_in(folder)
     return holder
+
+
+def let_fleet_in(folder: Path) -> None:
+    """Add a fleet's token to the credentials of a folder that `init` made."""
+    settings, file = folder / SETTINGS_FILE, folder / CREDENTIALS_FILE
+    settings.write_text(settings.read_text().replace("fleet_token = false", "fleet_token = true"))
+    engine = open_database(load_settings(folder).database_url)
+    with writing(engine) as session:
+        token = add_fleet_token(session, "fleet", SystemClock().now())
+    engine.dispose()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "fleet_token": token}))
 
 
 def make_folder(path: Path) -> Settings:

@@ -24,10 +24,10 @@ from edge_runtime.telemetry.histograms import Histograms
 from edge_runtime.telemetry.layout import Layout
 from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, encode_report
 from edge_runtime.update.plan import Plan
+from model_server.access.credentials import CredentialRow
 from model_server.audit import log as audit
 from model_server.clock import SystemClock
 from model_server.db.base import Lock, open_engine, writing
-from model_server.db.credentials import CredentialRow
 from model_server.db.migrate import upgrade
 from model_server.errors import RolloutConflict
 from model_server.releases.blobs import Blobs

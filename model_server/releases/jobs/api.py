@@ -11,14 +11,14 @@ from model_server.releases.jobs.service import JobService
 from model_server.releases.jobs.store import JobInfo
 from model_server.releases.jobs.tables import JobState
 from model_server.releases.service import ReleaseService
-from model_server.web import Authorize, caller
+from model_server.web import AuthorizeRoute, person
 
 __all__ = ["job_json", "jobs_router"]
 
 
-def jobs_router(jobs: JobService, releases: ReleaseService, authorize: Authorize) -> APIRouter:
+def jobs_router(jobs: JobService, releases: ReleaseService, authorize: AuthorizeRoute) -> APIRouter:
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-    who = Depends(caller(authorize))
+    who = Depends(person(authorize))
 
     @router.get("")
     def list_jobs(actor: str = who) -> dict[str, object]:

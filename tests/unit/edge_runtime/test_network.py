@@ -13,6 +13,7 @@ from functools import partial
 import httpx
 import pytest
 
+from edge_runtime.authorization import Bearer
 from edge_runtime.bundle import Hybrid
 from edge_runtime.errors import CloudUnreachable, ReportError, UpdateError
 from edge_runtime.hybrid.breaker import Breaker, BreakerPolicy
@@ -61,7 +62,7 @@ def talking(first: bytes, again: bytes, pause_s: float) -> Iterator[tuple[str, l
 def test_the_cloud_is_given_up_on_in_time_while_its_answer_does_not_begin(script: tuple[bytes, bytes]) -> None:
     policy = RoutingPolicy(cloud_timeout_s=0.3)
     with talking(*script, 0.05) as (url, _):
-        client = CloudClient(url, None, policy, Breaker(BreakerPolicy()))
+        client = CloudClient(url, Bearer(None), policy, Breaker(BreakerPolicy()))
         start = time.monotonic()
         with pytest.raises(CloudUnreachable):
             client.ask(Hybrid(model="m", releases=(1,), inputs=(tiny.CONTEXT,)), {"context": tiny.windows(1)}, 4)
@@ -102,12 +103,12 @@ def test_a_reports_endless_answer_is_not_read() -> None:
 def test_a_reports_answer_in_a_broken_encoding_is_an_answer() -> None:
     answer = b"HTTP/1.1 %s\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope"
     with talking(answer % b"202 Accepted", b"", 5.0) as (url, _), bounded(httpx.Client()) as client:
-        assert upload(b"EST1", client, url, None) is True
+        assert upload(b"EST1", client, url, Bearer(None)) is True
     refused = pytest.raises(ReportError, match="400")
     with talking(answer % b"400 No", b"", 5.0) as (url, _), bounded(httpx.Client()) as client, refused:
-        upload(b"EST1", client, url, None)
+        upload(b"EST1", client, url, Bearer(None))
 
 
 def test_an_address_that_cannot_be_keeps_the_telemetry() -> None:
     with httpx.Client() as client:
-        assert upload(b"EST1", client, "http://[broken", None) is False
+        assert upload(b"EST1", client, "http://[broken", Bearer(None)) is False

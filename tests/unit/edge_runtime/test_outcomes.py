@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from devices.static_server import StaticServer, serve
+from edge_runtime.authorization import Bearer
 from edge_runtime.device import Device
 from edge_runtime.disk import RealDisk, write_sealed
 from edge_runtime.errors import Outcome
 from edge_runtime.outcome_spool import read_standing
 from edge_runtime.outcomes import CounterDelta, Outcomes, Posted
 from edge_runtime.update.fetcher import default_client
+from edge_runtime.waits import Waits
 from tests.support.disks import FullDisk, RecordingDisk
 from tests.support.world import NOW, PLAN, ManualClock
 
@@ -42,14 +44,16 @@ class Spool:
         self.open(**options)
 
     def open(self, **options: Any) -> None:
+        disk = options.get("disk") or RealDisk()
+        waits = Waits(self.folder, disk, self.clock, lambda least, most: least)
         self.outcomes = Outcomes(
-            self.folder, device=DEVICE, model="tiny", channel="stable", clock=self.clock, **options
+            self.folder, device=DEVICE, model="tiny", channel="stable", clock=self.clock, waits=waits, **options
         )
 
     def post(self, url: str | None = None) -> Posted:
         with default_client("http://") as client:
             return self.outcomes.post(
-                client, url or self.server.url, "secret", running=2, plan=PLAN, engine="onnxruntime"
+                client, url or self.server.url, Bearer("secret"), running=2, plan=PLAN, engine="onnxruntime"
             )
 
     def bodies(self) -> list[dict[str, Any]]:
@@ -160,6 +164,7 @@ def test_no_server_is_not_an_error(spool: Spool) -> None:
     ("header", "wait"), [("120", 120), ("Sun, 22 Nov 2026 12:02:00 GMT", 120), ("999999999", 86400)]
 )
 def test_the_server_may_ask_to_wait(spool: Spool, header: str, wait: float) -> None:
+    spool.server.now = spool.clock.wall
     spool.server.answers = [(429, {"Retry-After": header}, b"")]
     assert spool.post() is Posted.UNREACHABLE
     spool.server.clear()
@@ -169,6 +174,18 @@ def test_the_server_may_ask_to_wait(spool: Spool, header: str, wait: float) -> N
     assert spool.server.requests == []
     spool.clock.advance(1)
     assert spool.post() is Posted.ACCEPTED
+
+
+def test_a_server_that_took_a_report_may_ask_for_the_next_one_later(spool: Spool) -> None:
+    spool.outcomes.count(DELTA)
+    spool.server.answers = [(202, {"Retry-After": "3600"}, b"{}")]
+    assert spool.post() is Posted.ACCEPTED
+    spool.open()  # a restart does not forget it
+    spool.clock.advance(3599)
+    assert spool.post() is Posted.WAITING
+    spool.clock.advance(1)
+    assert spool.post() is Posted.ACCEPTED
+    assert len(spool.server.posts) == 2
 
 
 @pytest.mark.parametrize(
@@ -260,7 +277,7 @@ def test_a_full_disk_is_still_reported(tmp_path: Path, server: StaticServer) -> 
 
 def test_without_a_plan_the_arm_is_none(spool: Spool) -> None:
     with default_client("http://") as client:
-        spool.outcomes.post(client, spool.server.url + "/", None, running=None, plan=None)
+        spool.outcomes.post(client, spool.server.url + "/", Bearer(None), running=None, plan=None)
     body = spool.bodies()[0]
     assert (body["arm"], body["rollout"], body["attempt"], body["running"]) == ("none", None, None, None)
     assert "authorization" not in spool.server.requests[0][2]

@@ -75,7 +75,7 @@ def test_the_whole_way_from_an_empty_folder_to_a_rollout(run: Run, tmp_path: Pat
     credentials = folder / "credentials.json"
     assert json.loads(credentials.read_text()) == {
         "admin_api_key": made["admin_api_key"],
-        "fleet_token": made["fleet_token"],
+        "enrolment_token": made["enrolment_token"],
     }
     assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
     assert (folder / "root.json").exists()

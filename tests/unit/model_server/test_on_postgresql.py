@@ -40,7 +40,7 @@ def test_releases_rollouts_and_the_audit_log_live_in_the_database_that_init_was_
         fleet.check_in()
         assert status(fleet)["devices"]["all_returned"]
         with reading(server.services.engine) as session:
-            assert audit.verify(session) == 2 * 4 + 2
+            assert audit.verify(session) == 2 + 2 * 4 + 2  # the admin and their key, releases, the rollout
 
 
 def test_init_refuses_a_database_that_another_server_has(postgres_database: str, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from model_server.errors import SettingsError
 from model_server.settings import SETTINGS_FILE, Settings, load_settings, settings_text
 
 
-def test_the_file_that_init_writes_means_the_defaults(tmp_path: Path) -> None:
+def test_the_file_that_init_writes_means_the_defaults_but_for_the_token_of_older_fleets(tmp_path: Path) -> None:
     (tmp_path / SETTINGS_FILE).write_text(settings_text())
-    assert load_settings(tmp_path) == Settings(directory=tmp_path)
+    assert load_settings(tmp_path) == Settings(directory=tmp_path, fleet_token=False)
+    (tmp_path / SETTINGS_FILE).write_text("")
+    assert load_settings(tmp_path) == Settings(directory=tmp_path, fleet_token=True)
 
 
 def test_settings_can_be_changed_and_the_rest_stays(tmp_path: Path) -> None:
@@ -34,6 +36,9 @@ def test_settings_can_be_changed_and_the_rest_stays(tmp_path: Path) -> None:
         ("[storage]\ndatabase = 1\n", "storage.database"),
         ("[rollouts]\ncontroller_interval_s = 0\n", "controller_interval_s"),
         ("[rollouts]\nrequire_staging = 1\n", "require_staging"),
+        ("[devices]\nfleet_token = 1\n", "fleet_token"),
+        ("[devices]\nminimum_report_interval_s = -1\n", "minimum_report_interval_s"),
+        ("[devices]\nminimum_report_interval_s = 86401\n", "minimum_report_interval_s"),
         ("[rollouts]\ncontroller_interval_s = nan\n", "controller_interval_s"),
         ("[rollouts]\ncontroller_interval_s = 1e300\n", "controller_interval_s"),
         ("[releases]\nreadiness = 'sh -c true'\n", "releases.readiness"),

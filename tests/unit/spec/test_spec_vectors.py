@@ -9,11 +9,13 @@ import io
 import json
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.bundle import (
     BundleError,
@@ -26,6 +28,14 @@ from edge_runtime.bundle import (
     read_manifest,
     write_manifest,
 )
+from edge_runtime.enrolment.protocol import (
+    audience,
+    claims,
+    from_base64url,
+    signing_input,
+    statement,
+    to_base64url,
+)
 from edge_runtime.errors import ReportError
 from edge_runtime.guard import GuardScorer, summaries
 from edge_runtime.hybrid.deferral import deferred, score, score_probabilities
@@ -33,6 +43,8 @@ from edge_runtime.telemetry.layout import LATENCY_CLOUD, LATENCY_DEVICE, Layout,
 from edge_runtime.telemetry.wire import PrivacyMode, ReportArm, ReportHeader, decode_report, encode_report
 from edge_runtime.update.delta import DeltaDamaged, apply
 from edge_runtime.update.plan import Plan, arm, bucket, ceiling_share, evaluate, wanted
+from model_server.enrolment.assertions import verify
+from model_server.errors import Unauthorized
 from tests.support import bundles
 
 VECTORS = Path(__file__).parents[3] / "docs/spec/vectors"
@@ -49,7 +61,7 @@ def number(value: float | str) -> float:
 
 
 def test_every_vector_file_says_how_to_use_it() -> None:
-    expected = "bundle deferral delta guard histograms manifest outcomes plan telemetry"
+    expected = "bundle deferral delta enrolment guard histograms manifest outcomes plan telemetry"
     assert sorted(FILES) == expected.split()
     for file in FILES.values():
         assert len(file["about"]) > 40
@@ -424,3 +436,48 @@ def _applied(old: bytes, patch: bytes, length: int) -> bytes:
         write=made.extend,
     )
     return bytes(made)
+
+
+# Enrolment
+
+ENROLMENT = FILES["enrolment"]
+PUBLIC_KEY = from_base64url(ENROLMENT["enrolment"]["public_key"])
+
+
+def test_a_device_proves_its_key_as_the_vector_does() -> None:
+    vector = ENROLMENT["enrolment"]
+    key = Ed25519PrivateKey.from_private_bytes(from_base64url(ENROLMENT["secret_key"]))
+    signed = statement(vector["token"], vector["device"], PUBLIC_KEY)
+    assert key.public_key().public_bytes_raw() == PUBLIC_KEY
+    assert signed.decode() == vector["statement"]
+    assert to_base64url(key.sign(signed)) == vector["proof"]
+
+
+def test_a_device_signs_as_the_first_vector_does() -> None:
+    first = ENROLMENT["assertions"][0]
+    key = Ed25519PrivateKey.from_private_bytes(from_base64url(ENROLMENT["secret_key"]))
+    now, body = datetime.fromtimestamp(first["now"], UTC), ENROLMENT["body"].encode()
+    assert audience(ENROLMENT["root"].encode()) == ENROLMENT["audience"]
+    made = claims(ENROLMENT["enrolment"]["device"], ENROLMENT["audience"], now, body)
+    assert made == ENROLMENT["claims"]
+    text = signing_input(made)
+    assert f"{text}.{to_base64url(key.sign(text.encode()))}" == first["assertion"]
+
+
+@vectors("enrolment", "assertions")
+def test_a_server_judges_an_assertion_as_the_vector_says(vector: dict[str, Any]) -> None:
+    device = ENROLMENT["enrolment"]["device"]
+
+    def judge() -> tuple[str, str]:
+        return verify(
+            vector["assertion"],
+            {device: PUBLIC_KEY}.get,
+            ENROLMENT["audience"].__eq__,
+            datetime.fromtimestamp(vector["now"], UTC),
+        )
+
+    if vector["accepted"]:
+        assert judge() == (device, ENROLMENT["claims"]["body_sha256"])
+    else:
+        with pytest.raises(Unauthorized):
+            judge()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from edge_runtime.authorization import Bearer
 from edge_runtime.bundle import Hybrid
 from edge_runtime.errors import BreakerOpen, CloudError, CloudRefused, CloudUnreachable
 from edge_runtime.hybrid.breaker import Breaker, BreakerPolicy, BreakerState
@@ -30,7 +31,7 @@ def server() -> Iterator[OipServer]:
 
 @pytest.fixture
 def client(server: OipServer) -> Iterator[CloudClient]:
-    client = CloudClient(server.url, "secret", POLICY, Breaker(PATIENT))
+    client = CloudClient(server.url, Bearer("secret"), POLICY, Breaker(PATIENT))
     yield client
     client.close()
 
@@ -75,7 +76,7 @@ def test_a_request_refused_in_both_forms_is_refused_and_not_remembered(client: C
 def test_the_newest_release_that_the_endpoint_has_answers() -> None:
     hybrid = Hybrid(model="tiny-teacher", releases=(1, 2, 3), inputs=(tiny.CONTEXT,))
     with OipServer(releases=(1, 2)) as server:
-        client = CloudClient(server.url, None, POLICY, Breaker(PATIENT))
+        client = CloudClient(server.url, Bearer(None), POLICY, Breaker(PATIENT))
         assert client.ask(hybrid, INPUTS, 4).cloud == "tiny-teacher/2"
         client.close()
 
@@ -114,7 +115,7 @@ def test_a_server_that_hangs_or_drips_is_given_up_on_in_time(
 def test_a_server_that_is_gone_is_unreachable() -> None:
     with OipServer() as server:
         url = server.url
-    client = CloudClient(url, None, POLICY, Breaker(PATIENT))
+    client = CloudClient(url, Bearer(None), POLICY, Breaker(PATIENT))
     with pytest.raises(CloudUnreachable):
         client.ask(HYBRID, INPUTS, 4)
     client.close()
@@ -122,7 +123,7 @@ def test_a_server_that_is_gone_is_unreachable() -> None:
 
 @pytest.mark.parametrize("url", ["http://[broken", "ftp://example.invalid", "nonsense"])
 def test_a_url_that_cannot_be_is_unreachable_by_name(url: str) -> None:
-    client = CloudClient(url, None, POLICY, Breaker(PATIENT))
+    client = CloudClient(url, Bearer(None), POLICY, Breaker(PATIENT))
     with pytest.raises(CloudUnreachable):
         client.ask(HYBRID, INPUTS, 4)
 
@@ -130,7 +131,7 @@ def test_a_url_that_cannot_be_is_unreachable_by_name(url: str) -> None:
 def test_a_failing_server_is_left_alone_and_found_again(server: OipServer) -> None:
     now = [100.0]
     breaker = Breaker(BreakerPolicy(minimum_calls=3, open_s=5.0))
-    client = CloudClient(server.url, None, POLICY, breaker, monotonic=lambda: now[0])
+    client = CloudClient(server.url, Bearer(None), POLICY, breaker, monotonic=lambda: now[0])
     server.fault = "status:503"
     for _ in range(3):
         with pytest.raises(CloudRefused):
@@ -149,7 +150,7 @@ def test_a_failing_server_is_left_alone_and_found_again(server: OipServer) -> No
 
 def test_a_refused_request_does_not_open_the_breaker(server: OipServer) -> None:
     breaker = Breaker(BreakerPolicy(minimum_calls=2))
-    client = CloudClient(server.url, None, POLICY, breaker)
+    client = CloudClient(server.url, Bearer(None), POLICY, breaker)
     server.fault = "status:403"
     for _ in range(5):
         with pytest.raises(CloudRefused):

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from devices.static_server import StaticServer, serve
+from edge_runtime.authorization import Bearer
 from edge_runtime.errors import ReportError
 from edge_runtime.telemetry.upload import upload
 
@@ -21,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[StaticServer]:
 
 def test_a_report_is_posted_as_it_is_with_the_fleets_token_and_nothing_about_the_device(server: StaticServer) -> None:
     with httpx.Client() as client:
-        assert upload(b"EST1...", client, server.url + "/", "fleet")
+        assert upload(b"EST1...", client, server.url + "/", Bearer("fleet"))
     assert server.posts == [("/v1/telemetry", b"EST1...")]
     headers = server.requests[0][2]
     assert headers["authorization"] == "Bearer fleet"
@@ -32,21 +33,23 @@ def test_a_report_is_posted_as_it_is_with_the_fleets_token_and_nothing_about_the
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "taken"), [(200, True), (202, True), (409, True), (429, False), (503, False)])
+@pytest.mark.parametrize(
+    ("status", "taken"), [(200, True), (202, True), (409, True), (401, False), (403, False), (429, False), (503, False)]
+)
 def test_the_servers_answer_decides_whether_it_is_kept(server: StaticServer, status: int, taken: bool) -> None:
     server.answers = [(status, {}, b"")]
     with httpx.Client() as client:
-        assert upload(b"EST1", client, server.url, None) is taken
+        assert upload(b"EST1", client, server.url, Bearer(None)) is taken
     assert "authorization" not in server.requests[0][2]
 
 
-@pytest.mark.parametrize("status", [400, 401, 413, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_refusal_for_good_is_an_error(server: StaticServer, status: int) -> None:
     server.answers = [(status, {}, b"")]
     with httpx.Client() as client, pytest.raises(ReportError, match=str(status)):
-        upload(b"EST1", client, server.url, None)
+        upload(b"EST1", client, server.url, Bearer(None))
 
 
 def test_a_server_that_is_gone_keeps_the_report_here() -> None:
     with httpx.Client(timeout=1.0) as client:
-        assert upload(b"EST1", client, "http://127.0.0.1:9", None) is False
+        assert upload(b"EST1", client, "http://127.0.0.1:9", Bearer(None)) is False

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.disk import RealDisk
-from edge_runtime.update.fetcher import stated_time
+from edge_runtime.headers import stated_time
 from edge_runtime.update.timekeeping import EARLIEST, FAR_S, WARN_S, ClockDoubt, SignedTime, doubt
 from tests.support.disks import RecordingDisk
 from tests.support.world import NOW

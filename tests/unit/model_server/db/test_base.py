@@ -9,13 +9,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import StatementError
 
+from model_server.access.credentials import CredentialRow
 from model_server.audit.tables import AuditRow
 from model_server.db.base import open_engine, reading, writing
-from model_server.db.credentials import CredentialRow, Credentials, Kind, add_credential
 from model_server.db.migrate import upgrade
 from model_server.db.schema import metadata
-from model_server.errors import Forbidden, Unauthorized
-from tests.support.server import SteppedClock
 
 NOW = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
 
@@ -123,40 +121,6 @@ def test_audit_rows_cannot_be_changed_or_deleted(engine: Engine) -> None:
     for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit", *truncate):
         with pytest.raises(Exception, match="append-only"), writing(engine) as session:
             session.execute(text(statement))
-
-
-def test_an_api_key_is_kept_as_a_digest_only(sqlite: Engine, tmp_path: Path) -> None:
-    with writing(sqlite) as session:
-        token = add_credential(session, Kind.ADMIN, "alice", NOW)
-    sqlite.dispose()
-    assert token.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert Credentials(sqlite, SteppedClock()).identify(f"Bearer {token}") == (Kind.ADMIN, "alice")
-
-
-def test_a_key_opens_only_what_its_kind_may(engine: Engine) -> None:
-    with writing(engine) as session:
-        admin, fleet = (add_credential(session, kind, kind.value, NOW) for kind in (Kind.ADMIN, Kind.FLEET))
-    credentials = Credentials(engine, SteppedClock())
-    for_admins, for_devices = credentials.require(Kind.ADMIN), credentials.require(Kind.FLEET, Kind.ADMIN)
-    assert for_admins(f"Bearer {admin}") == for_devices(f"bearer  {admin}") == "admin:admin"
-    assert for_devices(f"Bearer {fleet}") == "fleet:fleet"
-    with pytest.raises(Forbidden):
-        for_admins(f"Bearer {fleet}")
-    for header in (None, "", "Bearer", "Bearer ", f"Basic {admin}", f"Bearer {admin}x", "Bearer " + "x" * 1_000):
-        with pytest.raises(Unauthorized):
-            for_devices(header)
-
-
-def test_a_removed_key_stops_working_within_the_time_that_answers_are_remembered(engine: Engine) -> None:
-    with writing(engine) as session:
-        token = add_credential(session, Kind.ADMIN, "alice", NOW)
-    clock = SteppedClock()
-    credentials = Credentials(engine, clock)
-    assert credentials.identify(f"Bearer {token}")
-    with writing(engine) as session:
-        session.query(CredentialRow).delete()
-    clock.advance(seconds=31)
-    assert credentials.identify(f"Bearer {token}") is None
 
 
 def test_a_decision_is_on_the_disk_when_it_is_committed_and_a_report_may_be_later(engine: Engine) -> None:

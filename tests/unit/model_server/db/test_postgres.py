@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, StatementError
 
+from model_server.access.credentials import CredentialRow
 from model_server.db import postgres as dialect
 from model_server.db.base import Lock, open_engine, reading, writing
-from model_server.db.credentials import CredentialRow
 from model_server.db.migrate import open_database
 from model_server.db.postgres import database_address, rewrite, sqlstate
 from model_server.errors import SettingsError

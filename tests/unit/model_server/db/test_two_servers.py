@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import Engine, func, select
 from tuf.api.metadata import Metadata, Targets
 
+from model_server.access.credentials import CredentialRow
 from model_server.audit import log as audit
 from model_server.audit.tables import AuditRow
 from model_server.clock import SystemClock
 from model_server.db.base import open_engine, reading, writing
-from model_server.db.credentials import CredentialRow
 from model_server.releases.jobs.store import JobStore, Options
 from model_server.releases.jobs.tables import JobState
 from model_server.rollouts.tables import ArmRow, EventRow, RolloutDeviceRow, RolloutRow

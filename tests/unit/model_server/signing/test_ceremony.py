@@ -1,5 +1,7 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +69,11 @@ def test_a_manager_is_not_shown_another_models_role_for_theirs(settings: Setting
     """The same people sign both models, so the signatures alone would do."""
     root = (settings.directory / "root.json").read_bytes()
     files = published_files(open_publisher(settings, SteppedClock()).repository, ["exercise", "gesture"])
-    trusted_state("here", ["exercise"], root, tmp_path / "trust", files=files)
+    how: dict[str, Any] = {"fresh": True, "accept_expired": False, "now": datetime.now(UTC)}
+    trusted_state("here", ["exercise"], root, tmp_path / "trust", files=files, **how)
     swapped = {**files, "1.releases-exercise.json": files["1.releases-gesture.json"]}
     with pytest.raises(ReviewFailed, match="'releases-gesture' for releases-exercise"):
-        trusted_state("here", ["exercise"], root, tmp_path / "fresh", files=swapped)
+        trusted_state("here", ["exercise"], root, tmp_path / "fresh", files=swapped, **how)
 
 
 def test_no_key_has_two_roles(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from tests.unit.model_server.telemetry.world import World
 if __name__ == "__main__":
     world = World(Path(sys.argv[1]))
     app = FastAPI()
-    app.include_router(telemetry_router(world.service, lambda header: "fleet", lambda header: "admin"))
+    app.include_router(telemetry_router(world.service, lambda header: "fleet", lambda route, header: "admin"))
     with serve(app) as url:
         sys.stdout.write(url + "\n")
         sys.stdout.flush()

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from edge_runtime.authorization import Bearer
 from edge_runtime.telemetry.upload import upload
 from model_server.audit import log as audit
 from model_server.db.base import reading
@@ -50,6 +51,12 @@ DEVICE = {"authorization": "Bearer fleet"}
 ADMIN = {"authorization": "Bearer admin"}
 
 
+def only_admin(route: str, header: str | None) -> str:
+    if header != "Bearer admin":
+        raise Unauthorized("not the admin")
+    return "admin"
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
@@ -62,7 +69,7 @@ def http(world: World) -> Iterator[httpx.Client]:
         telemetry_router(
             world.service,
             lambda header: "fleet" if header == "Bearer fleet" else None,
-            lambda header: "admin" if header == "Bearer admin" else None,
+            only_admin,
         )
     )
     add_problems(app, STATUSES)
@@ -86,8 +93,8 @@ def test_a_report_is_stored_when_it_is_acknowledged(http: httpx.Client, world: W
 def test_the_devices_own_upload_is_understood(http: httpx.Client, world: World) -> None:
     (report,) = reports(WatchFleet(1, 1).day(), world.day)
     server = str(http.base_url)
-    assert upload(report, http, server, "fleet") is True
-    assert upload(report, http, server, "fleet") is True  # it had been taken before
+    assert upload(report, http, server, Bearer("fleet")) is True
+    assert upload(report, http, server, Bearer("fleet")) is True  # it had been taken before
     assert counted(world) == 1
 
 
