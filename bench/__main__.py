@@ -22,6 +22,8 @@ BENCHES = {
     "quantize": "bench.quantize",
     "distill": "bench.distillation",
     "delta": "bench.delta",
+    "checkin": "bench.checkin",
+    "update": "bench.update",
 }
 MODULES = {"tensorflow-cpu": "tensorflow"}
 OUT = Path("out/bench")

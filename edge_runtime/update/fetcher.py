@@ -1,6 +1,6 @@
 """Bytes over HTTP, counted and bounded: for TUF's metadata and for the small documents and large files it signs.
 
-Whatever the network or the server does ends in an `UpdateError`; `TufFetcher` turns it into the errors of TUF.
+Whatever the network or the server does ends in an `UpdateError`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import httpx
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
-from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import Outcome, UpdateError
 from edge_runtime.headers import stated_time
 from edge_runtime.network import bounded, within
 
-__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "TufFetcher", "default_client"]
+__all__ = ["Answer", "ServerAnswered", "TooLarge", "Transport", "default_client"]
 
 # Slower than this over a whole file is as bad as not answering, and otherwise a server could hold a device for ever.
 MINIMUM_BYTES_PER_S = 1024
 GRACE_S = 60.0
+MAX_DRAINED_BYTES = 9999
 MAX_ETAG = 1024
 
 
@@ -137,10 +136,25 @@ class Transport:
         Raises `ServerAnswered` for a status other than 200 and 304, `TooLarge`, and `UpdateError`.
         """
         with self.get(url, {"Accept-Encoding": "gzip", **(headers or {})}) as response:
+            if response.status_code == 200:
+                body = self._body(response, url, limit)
+            else:
+                self._drain(response)
+                body = b""
             if response.status_code not in (200, 304):
                 raise ServerAnswered(response.status_code, url)
-            body = b"" if response.status_code == 304 else self._body(response, url, limit)
             return Answer(status=response.status_code, etag=_etag(response), body=body)
+
+    def _drain(self, response: httpx.Response) -> None:
+        """Read a short answer that nobody needs to its end, so that its connection can be used again."""
+        stated = "0" if response.status_code == 304 else response.headers.get("Content-Length", "")
+        if not (stated.isdecimal() and len(stated) <= len(str(MAX_DRAINED_BYTES))):
+            return
+        drained = 0
+        for chunk in self.chunks(response, MAX_DRAINED_BYTES):
+            drained += len(chunk)
+            if drained > MAX_DRAINED_BYTES:
+                return
 
     def _body(self, response: httpx.Response, url: str, limit: int) -> bytes:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -172,24 +186,3 @@ def _etag(response: httpx.Response) -> str | None:
     """The answer's ETag, unless it is one that could not be kept or sent back."""
     etag = response.headers.get("ETag", "")
     return etag if etag.isascii() and 0 < len(etag) <= MAX_ETAG else None
-
-
-class TufFetcher(FetcherInterface):
-    """TUF's metadata through a `Transport`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        raise DownloadError(f"{url}: only metadata is fetched here, by download_bytes")
-
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        """The file at ``url``, in memory: the stock way spools every small file to a temporary one."""
-        try:
-            return self._transport.fetch(url, max_length).body
-        except ServerAnswered as error:
-            raise DownloadHTTPError(str(error), error.status) from error
-        except TooLarge as error:
-            raise DownloadLengthMismatchError(str(error)) from error
-        except UpdateError as error:
-            raise DownloadError(str(error)) from error

@@ -19,8 +19,9 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.disk import RealDisk, write_atomic
 from edge_runtime.errors import ConfigurationError, Outcome, UpdateError
 from edge_runtime.update.download import discard, download
-from edge_runtime.update.fetcher import Transport, TufFetcher, default_client
+from edge_runtime.update.fetcher import Transport, default_client
 from edge_runtime.update.metadata import PlainClient, translated
+from edge_runtime.update.tuf_fetcher import TufFetcher
 
 __all__ = ["download_targets", "init", "refresh"]
 

@@ -44,11 +44,12 @@ from edge_runtime.errors import Outcome, SlotDamaged, UpdateError
 from edge_runtime.store import Slot, Store
 from edge_runtime.update.conditional import MAX_TIMESTAMP_BYTES, Scope
 from edge_runtime.update.download import Refused, discard, download, etag_path, missing
-from edge_runtime.update.fetcher import Answer, Transport, TufFetcher
+from edge_runtime.update.fetcher import Answer, Transport
 from edge_runtime.update.metadata import MetadataClient
 from edge_runtime.update.pacing import Pacing
 from edge_runtime.update.patching import PatchFailed, choose, patch
 from edge_runtime.update.plan import MAX_PLAN_BYTES, Ceiling, Plan
+from edge_runtime.update.tuf_fetcher import TufFetcher
 
 __all__ = ["Repository"]
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import edge_runtime
+from devices.static_server import serve
+from edge_runtime.errors import Outcome
 from tests.support import tiny
+from tests.support.world import NOW, World
 
 HEAVY = ("numpy", "onnxruntime", "ai_edge_litert", "tuf", "securesystemslib", "httpx", "pydantic", "asyncio", "sqlite3")
 
@@ -41,6 +44,34 @@ import numpy
 runtime.predict({{"window": numpy.zeros((20, 3), numpy.float32)}})
 """
     assert loaded_after(code) == {"numpy", engine}
+
+
+def test_a_check_that_finds_nothing_new_loads_no_tuf(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    with serve(tmp_path / "server") as server:
+        world = World(tmp_path / "devices", server)
+        world.plan(share=0)
+        device = world.device(engines=("onnx",))
+        assert device.check().outcome is Outcome.UNCHANGED
+        device.close()
+        root = tmp_path / "root.json"
+        root.write_bytes(world.root)
+        code = f"""
+from datetime import datetime
+from pathlib import Path
+from edge_runtime.device import Device
+from edge_runtime.store import Store
+from edge_runtime.update.updater import Updater
+class Clock:
+    wall = staticmethod(lambda: datetime.fromisoformat({NOW.isoformat()!r}))
+    boot = staticmethod(lambda: 2000.0)
+updater = Updater(store=Store(Path({str(device.folder)!r})), device=Device(id="device-1", attributes={{}}),
+                  model="tiny", channel="stable", root=Path({str(root)!r}).read_bytes(), server={server.url!r},
+                  engines=("onnx",), clock=Clock)
+result = updater.check()
+assert (result.outcome.value, result.requests) == ({Outcome.UNCHANGED.value!r}, 1), result
+"""
+        assert loaded_after(code) == {"httpx"}
 
 
 def test_every_public_name_is_there_and_has_a_home() -> None:

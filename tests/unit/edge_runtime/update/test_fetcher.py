@@ -13,7 +13,8 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthM
 
 from devices.static_server import Handler, StaticServer
 from edge_runtime.errors import Outcome, UpdateError
-from edge_runtime.update.fetcher import ServerAnswered, TooLarge, Transport, TufFetcher, default_client
+from edge_runtime.update.fetcher import ServerAnswered, TooLarge, Transport, default_client
+from edge_runtime.update.tuf_fetcher import TufFetcher
 from tests.support.world import ManualClock
 
 
@@ -63,6 +64,26 @@ def test_one_connection_serves_many_requests(server: StaticServer, transport: Tr
     for _ in range(5):
         transport.fetch(url, 10)
     assert len(ports) == 1
+
+
+def test_an_answer_that_brings_nothing_leaves_the_connection_open(server: StaticServer, transport: Transport) -> None:
+    ports = []
+
+    def answer(handler: Handler, status: int, body: bytes) -> None:
+        ports.append(handler.client_address[1])
+        handler.send(status, body)
+
+    url = f"{server.url}/file.json"
+    server.faults["/file.json"] = lambda handler: answer(handler, 304, b"")
+    assert transport.fetch(url, 10).status == 304
+    server.faults["/file.json"] = lambda handler: answer(handler, 404, b"not here")
+    with pytest.raises(ServerAnswered):
+        transport.fetch(url, 10)
+    server.faults["/file.json"] = lambda handler: answer(handler, 500, b"x" * 10_000)
+    with pytest.raises(ServerAnswered):  # of which nothing is read
+        transport.fetch(url, 10)
+    assert transport.received == len(b"not here")
+    assert len(set(ports)) == 1
 
 
 @pytest.mark.parametrize("compress", [False, True])

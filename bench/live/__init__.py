@@ -1,0 +1,1 @@
+"""Real servers, a load generator and a counting proxy, for benches of what devices fetch."""
