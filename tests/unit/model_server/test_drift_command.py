@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> World:
 def to(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setenv("COLUMNS", "160")
     app = FastAPI()
-    app.include_router(telemetry_router(world.service, lambda header: header, lambda header: header))
+    app.include_router(telemetry_router(world.service, lambda header: header, lambda route, header: header))
     add_problems(app, {BaselineRefused: 409})
     with serve(app) as url:
         yield ["--server", url, "--api-key", "k"]

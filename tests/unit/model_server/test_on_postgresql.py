@@ -15,7 +15,7 @@ from model_server.settings import Place, load_settings
 from tests.support.managers import publish
 from tests.support.postgres import Cluster
 from tests.support.rollout_fleet import Fleet, start, status
-from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, make_bundle, running
+from tests.support.server import PASSPHRASE, PEOPLE, SteppedClock, let_fleet_in, make_bundle, running
 
 
 def test_releases_rollouts_and_the_audit_log_live_in_the_database_that_init_was_given(
@@ -23,6 +23,7 @@ def test_releases_rollouts_and_the_audit_log_live_in_the_database_that_init_was_
 ) -> None:
     address = postgres.address(postgres.empty())
     init(tmp_path / "server", ["exercise"], PEOPLE, PASSPHRASE, SteppedClock(), Place(database=address))
+    let_fleet_in(tmp_path / "server")
     settings = replace(load_settings(tmp_path / "server"), controller_interval_s=3600.0)
     assert settings.database_url == address
     assert not list((tmp_path / "server").glob("*.db*"))
@@ -40,7 +41,7 @@ def test_releases_rollouts_and_the_audit_log_live_in_the_database_that_init_was_
         fleet.check_in()
         assert status(fleet)["devices"]["all_returned"]
         with reading(server.services.engine) as session:
-            assert audit.verify(session) == 2 + 2 * 4 + 2  # the admin and their key, releases, the rollout
+            assert audit.verify(session) == 3 + 2 * 4 + 2  # the admin, their key and a token, releases, the rollout
 
 
 def test_init_refuses_a_database_that_another_server_has(postgres_database: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from model_server.settings import Place, Settings, load_settings
 from tests.support.managers import sign, stage
 from tests.support.object_store import Store
 from tests.support.postgres import Cluster
-from tests.support.server import PASSPHRASE, PEOPLE, Running, SteppedClock, make_bundle, running
+from tests.support.server import PASSPHRASE, PEOPLE, Running, SteppedClock, let_fleet_in, make_bundle, running
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def place(postgres: Cluster, object_store: Store) -> Place:
 def folders(place: Place, tmp_path: Path) -> tuple[Settings, Settings]:
     """The second server's folder is a copy of the first one's, as the guide says."""
     init(tmp_path / "first", ["exercise"], PEOPLE, PASSPHRASE, SteppedClock(), place)
+    let_fleet_in(tmp_path / "first")
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     first, second = (
         replace(load_settings(tmp_path / name), controller_interval_s=3600.0) for name in ("first", "second")

@@ -24,7 +24,9 @@ from model_server.enrolment.rules import Token, used_once_more
 from model_server.enrolment.tables import EnrolmentTokenRow
 from model_server.enrolment.tokens import TokenLimits, Tokens
 from model_server.errors import EnrolmentBusy, ProofRejected, TokenRefused
+from model_server.signing.lease import file_lease
 from model_server.signing.repository import Repository
+from model_server.storage.folder import FolderStorage
 from tests.support.devices import SigningDevice, plain_client
 from tests.support.server import Running, SteppedClock, credentials, make_folder, running
 
@@ -250,8 +252,7 @@ def test_an_operator_can_end_the_fleets_token_and_have_devices_report_less_often
 
 
 def test_a_device_may_be_pinned_to_any_root_that_was_ever_published(tmp_path: Path) -> None:
-    repository = Repository(tmp_path)
-    repository.create()
+    repository = Repository(FolderStorage(tmp_path), file_lease(tmp_path / "lock"))
     audiences = Audiences(repository)
     repository.write_role("root", 1, b"the first")
     assert audiences.has(audience(b"the first"))

@@ -59,7 +59,7 @@ def test_what_the_gate_found_is_kept_shown_to_signers_and_written_down(
         assert (entry["readiness"], entry["allow_interface_change"]) == (readiness, False)
         told = json.loads(about.read_text())
         assert (told["model"], told["release"], told["newest_published"]) == ("exercise", 1, None)
-        assert told["staged_by"] == "admin:admin"
+        assert told["staged_by"] == "person:alice"
         assert (told["bundle_sha256"], told["manifest"]["owner"]) == (open_bundle(bundle).sha256, "Alice")
         passphrase = tmp_path / "passphrase"
         passphrase.write_bytes(PASSPHRASE)

@@ -314,8 +314,7 @@ def test_every_decision_is_in_the_audit_log(fleet: Fleet) -> None:
     start(fleet)
     fleet.check_in(faults={2: {"errors": 20}})
     with reading(fleet.server.services.engine) as session:
-        assert (
-            audit.verify(session) == 2 + 3 * 4 + 2
-        )  # an admin, their key; three releases: staged, signed twice, published
+        # An admin, their key and a token; three releases, each staged, signed twice and published.
+        assert audit.verify(session) == 3 + 3 * 4 + 2
         actions = [row.action for row in audit._rows(session)]
     assert actions[-2:] == ["rollout.started", "rollout.rolled_back"]
