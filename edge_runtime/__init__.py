@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edge_runtime.runtime import EdgeRuntime
     from edge_runtime.session import Session
     from edge_runtime.update.conditions import UpdateRules, Window
+    from edge_runtime.update.sideload import Sideloaded
     from edge_runtime.update.updater import CheckResult
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "RoutingPolicy",
     "RuntimeClosed",
     "Session",
+    "Sideloaded",
     "Source",
     "StoreError",
     "UpdateError",
@@ -85,6 +87,7 @@ _HOME = {
     "RoutingPolicy": "hybrid.policy",
     "RuntimeClosed": "errors",
     "Session": "session",
+    "Sideloaded": "update.sideload",
     "Source": "prediction",
     "StoreError": "errors",
     "UpdateError": "errors",

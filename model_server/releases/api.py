@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from model_server.client import repr_digest
 from model_server.quantities import parse_ceiling
 from model_server.releases.service import ReleaseInfo, ReleaseService
 from model_server.releases.staging import DEFAULT_CEILING
@@ -61,6 +66,17 @@ def releases_router(service: ReleaseService, authorize: Authorize, spool: Path, 
     def file(model: str, release: int, file: str, actor: str = who) -> Response:
         return Response(service.read_file(model, release, file), media_type="application/octet-stream")
 
+    @router.get("/{model}/{release}/bundle")
+    def export(model: str, release: int, actor: str = who) -> Response:
+        path = spool / f"{secrets.token_hex(16)}.bundle"
+        try:
+            sha256 = service.export(model, release, path)
+            file = path.open("rb")  # which stays readable without its name, for as long as it takes to send
+        finally:
+            path.unlink(missing_ok=True)
+        headers = {"content-length": str(os.fstat(file.fileno()).st_size), "repr-digest": repr_digest(sha256)}
+        return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+
     @router.post("/{model}/{release}/signatures")
     def sign(model: str, release: int, actor: str = who, body: bytes = small_body) -> dict[str, object]:
         sent = parse_body(SignatureBody, body)
@@ -71,6 +87,12 @@ def releases_router(service: ReleaseService, authorize: Authorize, spool: Path, 
         return _json(service.publish(model, release, actor))
 
     return router
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(1 << 20):
+            yield piece
 
 
 def signature_json(known: SignatureInfo) -> dict[str, str]:
