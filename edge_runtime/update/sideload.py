@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -49,8 +50,8 @@ ATTEMPT, ROLLOUT = 0, ""  # no plan brought it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sideloaded:
-    """How it ended. ``release`` is the one that the outcome is about, None where the bundle did not say so much;
-    ``active`` the one to run now, None for none."""
+    """How it ended. ``release`` is the one that the outcome is about, None for a bundle that did not verify: what it
+    says of itself must not be held against a release. ``active`` is the one to run now, None for none."""
 
     outcome: Outcome
     release: int | None
@@ -77,12 +78,17 @@ class Sideload:
         release: int | None = None
         before = self.store.slots.active
         try:
-            bundle = _opened(path)
+            bundle = open_bundle(Path(path))
             self._check_kind(bundle)
+            expires = self._verify(bundle)
             release = bundle.manifest.release
-            outcome, detail = self._install(bundle, release)
+            outcome, detail = self._install(bundle, release, expires)
         except UpdateError as error:
             outcome, detail = error.outcome, error.detail
+        except UnsupportedFormat as error:
+            outcome, detail = Outcome.INCOMPATIBLE, str(error)
+        except BundleError as error:  # it may also change while it is read
+            outcome, detail = Outcome.VERIFICATION_FAILED, str(error)
         except StoreFull as error:
             outcome, detail = Outcome.DOWNLOAD_NO_SPACE, str(error)
         except StoreError as error:
@@ -105,11 +111,11 @@ class Sideload:
                 Outcome.VERIFICATION_FAILED, f"the bundle holds {bundle.manifest.model}, this device runs {self.model}"
             )
 
-    def _install(self, bundle: Bundle, release: int) -> tuple[Outcome, str]:
+    def _verify(self, bundle: Bundle) -> datetime:
+        """Down to every file. When the first of the roles that must be unexpired expires."""
         from edge_runtime.update.bundle_metadata import BundleClient
 
-        disk, known = self.store.disk, self.store.slots
-        signed_time = SignedTime(disk, self.store.root / "clock.json")
+        disk = self.store.disk
         folder = self.store.root / "metadata"
         disk.mkdir(folder)
         # The record of the last online check is about an older state once this metadata is trusted.
@@ -120,10 +126,13 @@ class Sideload:
             model=self.model,
             files=bundle.tuf,
             disk=disk,
-            now=max(self.clock.wall(), signed_time.newest),
+            now=max(self.clock.wall(), self._signed_time().newest),
         )
         client.refresh_bundle()
         self._check_signed(bundle, client.released)
+        return client.expires
+
+    def _install(self, bundle: Bundle, release: int, expires: datetime) -> tuple[Outcome, str]:
         if bundle.policy is not None:
             tighter = partial(slots.tighten, min_release=bundle.policy.min_release, revoked=bundle.policy.revoked)
             self.store.apply(tighter)
@@ -132,11 +141,10 @@ class Sideload:
             return Outcome.REVOKED, f"release {release} is revoked or below the floor"
         if state.active is not None and state.active.release == release:
             return Outcome.UNCHANGED, f"release {release} runs here already"
-        if any(denied.release == release for denied in known.denied):
+        if any(denied.release == release for denied in state.denied):
             return Outcome.DENIED_AFTER_ROLLBACK, f"release {release} failed here before"
-        manifest = bundle.read(MANIFEST_FILE)
-        slot = at_hand(self.store, release, bundle.files[MANIFEST_FILE].sha256) or self._stage(bundle, manifest)
-        signed_time.learn(bundle.manifest.created, client.expires)
+        slot = at_hand(self.store, release, bundle.files[MANIFEST_FILE].sha256) or self._stage(bundle)
+        self._signed_time().learn(bundle.manifest.created, expires)
         put_on_trial(
             self.store,
             slot,
@@ -148,6 +156,9 @@ class Sideload:
         )
         off = "; the plan switches local inference off" if state.disabled else ""
         return Outcome.INSTALLED, f"release {release} is here and on trial{off}"
+
+    def _signed_time(self) -> SignedTime:
+        return SignedTime(self.store.disk, self.store.root / "clock.json")
 
     def _check_signed(self, bundle: Bundle, released: Released) -> None:
         """Every file of the bundle is the one that is signed under its path, and none that matters is left out."""
@@ -162,26 +173,17 @@ class Sideload:
         elif released(path) is not None:
             raise _unverified(f"it leaves out {path}, which is signed: what it revokes would not be known here")
 
-    def _stage(self, bundle: Bundle, manifest: bytes) -> Slot:
+    def _stage(self, bundle: Bundle) -> Slot:
         artifact = choose_artifact(bundle.manifest, self.device, self.engines)
         names = (artifact.file, artifact.golden.file, RELEASE_FILE)
         try:
-            return self.store.install(manifest, artifact, {name: bundle.read(name) for name in names})
-        except (BundleError, SlotDamaged) as error:
+            return self.store.install(bundle.read(MANIFEST_FILE), artifact, {name: bundle.read(name) for name in names})
+        except SlotDamaged as error:
             raise _unverified(str(error)) from error
 
 
 def _allowed(state: slots.Slots, release: int) -> bool:
     return release >= state.min_release and release not in state.revoked
-
-
-def _opened(path: str | PathLike[str]) -> Bundle:
-    try:
-        return open_bundle(Path(path))
-    except UnsupportedFormat as error:
-        raise UpdateError(Outcome.INCOMPATIBLE, str(error)) from error
-    except BundleError as error:
-        raise UpdateError(Outcome.VERIFICATION_FAILED, str(error)) from error
 
 
 def _check_file(path: str, ref: FileRef, released: Released) -> None:

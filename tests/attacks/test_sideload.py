@@ -191,6 +191,8 @@ def test_a_release_below_the_floor_is_refused_and_what_runs_below_it_ends(world:
 def test_a_floor_that_was_known_before_holds_where_the_trusted_metadata_is_lost(
     world: World, device: TestDevice
 ) -> None:
+    world.repository.set_policy("tiny", min_release=2)
+    world.repository.publish()
     old = export(world, 3)
     world.repository.set_policy("tiny", min_release=4, revoked=[9])
     world.repository.publish()
@@ -214,6 +216,7 @@ def test_a_policy_that_nobody_signed_revokes_nothing(world: World, device: TestD
         world, 3, changes={"models/tiny/policy.json": write_policy(PolicyDocument(model="tiny", revoked=(2,)))}
     )
     refused(device, forged, Outcome.VERIFICATION_FAILED, "nobody signed models/tiny/policy.json")
+    assert install(device, forged).release is None, "nothing is held against a release by a bundle that did not verify"
     assert device.store.slots.revoked == ()
 
 
