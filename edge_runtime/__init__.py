@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge_runtime.runtime import EdgeRuntime
     from edge_runtime.session import Session
     from edge_runtime.update.conditions import UpdateRules, Window
+    from edge_runtime.update.sideload import Sideloaded
     from edge_runtime.update.updater import CheckResult
 
 __version__ = "0.1.0"
@@ -58,6 +59,7 @@ __all__ = [
     "RoutingPolicy",
     "RuntimeClosed",
     "Session",
+    "Sideloaded",
     "Source",
     "StoreError",
     "UpdateError",
@@ -88,6 +90,7 @@ _HOME = {
     "RoutingPolicy": "hybrid.policy",
     "RuntimeClosed": "errors",
     "Session": "session",
+    "Sideloaded": "update.sideload",
     "Source": "prediction",
     "StoreError": "errors",
     "UpdateError": "errors",

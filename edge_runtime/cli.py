@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     enrol.add_argument("--json", action="store_true", help="print one JSON object")
     enrol.set_defaults(run=_enrol)
 
+    install = commands.add_parser("install", help="install a release from a bundle that a server exported")
+    _model_options(install, bundle=True)
+    install.set_defaults(run=_install)
+
     status = commands.add_parser("status", help="show what is installed in a state folder")
     status.add_argument("state", type=Path, help="the state folder")
     status.add_argument("--json", action="store_true", help="print one JSON object")
@@ -108,8 +112,10 @@ def _tuf_options(tuf: argparse.ArgumentParser) -> None:
     tuf.set_defaults(run=_tuf)
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
+def _model_options(parser: argparse.ArgumentParser, *, bundle: bool = False) -> None:
     parser.add_argument("state", type=Path, help="the state folder")
+    if bundle:
+        parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--model", required=True)
     parser.add_argument("--factory", type=Path, help="bundle to install where the folder has no release")
     parser.add_argument("--sha256", help="the factory bundle's sha256, in hex")
@@ -120,7 +126,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         help="engines to choose from when a release is installed, best first",
     )
     parser.add_argument("--server", help="base URL of the server")
-    parser.add_argument("--root", type=Path, help="root.json that the server is trusted by")
+    parser.add_argument("--root", type=Path, help="root.json that the server, and what it signed, is trusted by")
     parser.add_argument("--channel", default="stable")
     parser.add_argument(
         "--token-file", type=Path, help="file that holds a token of the whole fleet; none for a device that enrolled"
@@ -284,6 +290,23 @@ def _enrol(options: argparse.Namespace) -> int:
     else:
         print(f"edgeship-device: device {record.device} is not enrolled: {record.detail}", file=sys.stderr)
     return 0 if record.state == "enrolled" else 1
+
+
+def _install(options: argparse.Namespace) -> int:
+    if options.root is None:
+        raise ConfigurationError("install needs --root, the root metadata (root.json) that the bundle is trusted by")
+    with _open(options) as runtime:
+        result = runtime.install_bundle(options.bundle)
+        running = runtime.release
+    fine = result.outcome in _FINE
+    if options.json:
+        shown = {"outcome": result.outcome.value, "release": result.release, "detail": result.detail}
+        print(json.dumps({**shown, "running": running}))
+    else:
+        text = f"{result.outcome.value}: {result.detail}"
+        print(text if fine else f"edgeship-device: {text}", file=sys.stdout if fine else sys.stderr)
+        print(f"running: {'nothing' if running is None else f'release {running}'}")
+    return 0 if fine else 1
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edge_runtime.prediction import Prediction
     from edge_runtime.telemetry.wire import PrivacyMode
     from edge_runtime.update.conditions import UpdateRules
+    from edge_runtime.update.sideload import Sideloaded
     from edge_runtime.update.updater import CheckResult
     from edge_runtime.upkeep import Upkeep
 
@@ -94,13 +95,13 @@ class EdgeRuntime:
     ) -> EdgeRuntime:
         """Open the state folder and load the release in it, or the factory bundle's.
 
-        ``root`` is TUF's root metadata (its bytes, or a path) that updates are trusted by; ``server`` the base URL for
-        updates and reports. With ``enrolment`` this device makes a key of its own, enrols, and signs what it sends;
-        reports wait until it has. ``token`` is one that a whole fleet shares, for servers that still take it. ``cloud``
-        is the base URL of an Open Inference Protocol endpoint, by default the server. ``engines`` are the artifact
-        targets to choose from, best first, when a release is installed; one that is installed keeps its artifact.
-        ``telemetry`` is the privacy mode; ``plain`` is for fleets without personal data. ``threads`` may be used by one
-        run of the engine;
+        ``root`` is TUF's root metadata (its bytes, or a path) that updates and signed bundles are trusted by;
+        ``server`` the base URL for updates and reports. With ``enrolment`` this device makes a key of its own, enrols,
+        and signs what it sends; reports wait until it has. ``token`` is one that a whole fleet shares, for servers that
+        still take it. ``cloud`` is the base URL of an Open Inference Protocol endpoint, by default the server.
+        ``engines`` are the artifact targets to choose from, best first, when a release is installed; one that is
+        installed keeps its artifact. ``telemetry`` is the privacy mode; ``plain`` is for fleets without personal data.
+        ``threads`` may be used by one run of the engine;
         ``interpreters`` bounds the copies of a model that a non-re-entrant engine makes for concurrent calls. A new
         release is committed after ``commit_after`` good predictions. With ``background``, a thread checks for updates
         and reports every ``update_interval_s``, starting after the first prediction; without it, call `update`,
@@ -196,6 +197,7 @@ class EdgeRuntime:
                 engines=tuple(engines),
                 policy=policy,
                 factory=factory,
+                root=trusted,
                 server=server,
                 by=by,
                 enroller=enroller,
@@ -204,6 +206,7 @@ class EdgeRuntime:
                 interpreters=interpreters,
                 commit_after=commit_after,
                 http=http or _http_client,
+                clock=clock,
             )
             upkeep = Upkeep(setup, store, outcomes, spool, updater)
             upkeep.open()
@@ -291,6 +294,14 @@ class EdgeRuntime:
         self._check_open()
         return self._upkeep.enrol()
 
+    def install_bundle(self, path: str | PathLike[str]) -> Sideloaded:
+        """Install a release from a bundle that the server exported, without a network, and use it. It is verified from
+        the root that `open` was given, and goes on trial as a downloaded one does; the next `update` follows the
+        channel's plan again. What is wrong with the bundle is an `Outcome` of the result. Raises `ConfigurationError`
+        without a root, `StoreError` and `RuntimeClosed`."""
+        self._check_open()
+        return self._upkeep.install_bundle(path)
+
     def report(self) -> bool:
         """Send outcomes and counters to the server now; whether it took them. They are kept until it does, or
         refuses them for good, which is logged."""
@@ -364,7 +375,9 @@ class EdgeRuntime:
     def _without_model(self, start: float) -> Prediction:
         answer = self._answering.without_model(start)
         if answer is None:
-            raise NoModel("no release is installed yet: call update, or give EdgeRuntime.open a factory bundle")
+            raise NoModel(
+                "no release is installed yet: call update, install a bundle, or give EdgeRuntime.open a factory one"
+            )
         return answer
 
 

@@ -225,6 +225,13 @@ def restrict(slots: Slots, *, min_release: int, revoked: Iterable[int]) -> Slots
     return replace(without(slots, forbidden), min_release=min_release, revoked=revoked)
 
 
+def tighten(slots: Slots, *, min_release: int, revoked: Iterable[int]) -> Slots:
+    """As `restrict`, and what was known before is kept too. The list has a cap; the newest releases stay in it."""
+    floor = max(slots.min_release, min_release)
+    names = sorted(release for release in {*slots.revoked, *revoked} if release >= floor)
+    return restrict(slots, min_release=floor, revoked=names[-MAX_REVOKED:])
+
+
 def sight(slots: Slots, releases: Iterable[int], boot_s: float) -> Slots:
     """Bring the ages of ``releases`` up to now, starting those seen for the first time at 0; forget all others."""
     wanted = list(dict.fromkeys(releases))[:MAX_SIGHTINGS]

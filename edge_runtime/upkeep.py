@@ -21,9 +21,12 @@ from edge_runtime.update.plan import Arm, Plan, arm
 from edge_runtime.waits import Purpose, Waits
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import httpx
 
     from edge_runtime.authorization import Authorizer
+    from edge_runtime.clock import Clock
     from edge_runtime.device import Device
     from edge_runtime.enrolment.enroller import Enroller
     from edge_runtime.enrolment.record import Record
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from edge_runtime.session import Session
     from edge_runtime.store import Slot, Store
     from edge_runtime.telemetry.spool import Spool
+    from edge_runtime.update.sideload import Sideloaded
     from edge_runtime.update.updater import CheckResult, Updater
 
 __all__ = ["Setup", "Upkeep"]
@@ -54,6 +58,7 @@ class Setup:
     engines: Sequence[str]
     policy: RoutingPolicy
     factory: Factory | None
+    root: bytes | None
     server: str | None
     by: Authorizer
     enroller: Enroller | None
@@ -62,6 +67,7 @@ class Setup:
     interpreters: int
     commit_after: int
     http: Callable[[], httpx.Client]
+    clock: Clock
 
 
 class Upkeep:
@@ -83,8 +89,8 @@ class Upkeep:
         self._closed = False
 
     def open(self) -> None:
-        """Load the active release; without one, the factory model. Raises `NoModel` where there is none and no server
-        to get one from, and what `install_factory` and `load_active` raise."""
+        """Load the active release; without one, the factory model. Raises `NoModel` where there is none and no root
+        to trust one by later, and what `install_factory` and `load_active` raise."""
         factory, plan = self._setup.factory, self._plan()
         self.loaded = self._load(plan)
         if self.loaded is None and factory is not None:
@@ -93,10 +99,10 @@ class Upkeep:
                 self.loaded = self._load(plan)
             if self.store.slots.active is None:
                 _log.warning("the factory release of %s is revoked, below the floor or does not load", setup.model)
-        if self.loaded is None and self._updater is None:
+        if self.loaded is None and self._setup.root is None:
             raise NoModel(
                 f"no release of {self._setup.model} can be used here: give EdgeRuntime.open a factory bundle, "
-                "or a server to get one from"
+                "or the root metadata of a server to get one from, or of a signed bundle to install"
             )
 
     def settle(self) -> None:
@@ -140,6 +146,33 @@ class Upkeep:
         with self._open_mutex():
             client = self._http()
         return self._enrolled(client)
+
+    def install_bundle(self, path: str | PathLike[str]) -> Sideloaded:
+        """Install a signed bundle and swap to its release. Raises `ConfigurationError` without a root, and
+        `StoreError`."""
+        from edge_runtime.update.canary import run_canary
+        from edge_runtime.update.sideload import Sideload
+
+        setup = self._setup
+        if setup.root is None:
+            raise ConfigurationError("there is no root metadata to trust a bundle by: give EdgeRuntime.open its root")
+        with self._open_mutex():
+            self.settle()
+            sideload = Sideload(
+                store=self.store,
+                device=setup.device,
+                model=setup.model,
+                root=setup.root,
+                engines=setup.engines,
+                clock=setup.clock,
+                try_out=run_canary,
+            )
+            result = sideload.install(path)
+            if self._updater is not None:
+                self._updater.recheck()
+            self._note(result.outcome, result.release, result.detail)
+            self._follow(self._plan())
+            return result
 
     def report(self) -> bool:
         """Post outcomes and counters; whether the server took them. A device that is to enrol does so first, and keeps

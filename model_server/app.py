@@ -172,7 +172,9 @@ def create_app(
         )
     )
     app.include_router(enrolment_router(services.devices, services.tokens, people))
-    app.include_router(releases_router(services.releases, services.jobs, people, settings.max_bundle_bytes))
+    app.include_router(
+        releases_router(services.releases, services.jobs, people, settings.spool_dir, settings.max_bundle_bytes)
+    )
     app.include_router(
         policies_router(services.policies, people, partial(_policy_published, services), services.rollouts.named)
     )

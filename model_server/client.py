@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ import httpx
 
 from model_server.errors import ServerRefused, ServerUnreachable, SettingsError
 
-__all__ = ["Client"]
+__all__ = ["Client", "repr_digest"]
 
 TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 600.0
@@ -70,6 +73,24 @@ class Client:
     def delete(self, path: str) -> Any:
         return self._json(self._send("DELETE", path))
 
+    def download(self, path: str, out: Path) -> str:
+        """A large file, in pieces; its sha256, which is the one that the server states. ``out`` appears whole or not
+        at all."""
+        part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+        found = hashlib.sha256()
+        try:
+            with self._stream("GET", path, timeout=UPLOAD_TIMEOUT_S) as response, part.open("xb") as file:
+                for piece in response.iter_bytes():
+                    found.update(piece)
+                    file.write(piece)
+                stated = response.headers.get("repr-digest")
+            if stated != repr_digest(found.hexdigest()):
+                raise ServerUnreachable(f"{self.server}{path} came damaged: its sha256 is {found.hexdigest()}")
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+        return found.hexdigest()
+
     def upload(self, path: str, file: Path, params: Mapping[str, str], sent: Callable[[int], None]) -> Any:
         """POST a file's bytes in pieces. ``sent`` hears how many are on their way."""
 
@@ -85,9 +106,9 @@ class Client:
         )
 
     @contextmanager
-    def _stream(self, method: str, path: str) -> Iterator[httpx.Response]:
+    def _stream(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
         try:
-            with self._http.stream(method, path) as response:
+            with self._http.stream(method, path, **options) as response:
                 if not response.is_success:
                     response.read()
                     raise _refused(method, path, response)
@@ -111,6 +132,11 @@ class Client:
             return response.json()
         except ValueError as error:
             raise ServerUnreachable(f"{response.request.url} answered with something that is not JSON") from error
+
+
+def repr_digest(sha256: str) -> str:
+    """A sha256 in hex as the header Repr-Digest states it (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
 
 
 def _refused(method: str, path: str, response: httpx.Response) -> ServerRefused:

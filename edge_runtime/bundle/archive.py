@@ -27,17 +27,30 @@ CHUNK_BYTES = 1_048_576
 class Bundle:
     """A bundle that was read and verified. Made by `open_bundle`.
 
-    ``files`` maps each file name of the release, ``manifest.json`` among them, to its size and sha256. ``tuf`` maps
+    ``files`` maps each file name of the release, ``manifest.json`` among them, to its size and sha256; ``policy_file``
+    has those of the policy, which belongs to the model. ``tuf`` maps
     metadata file names to their bytes; it is empty in a bundle fresh from the converters. The manifest answers for
     the files, but nothing in here answers for the manifest, ``release_document`` or ``policy``: trust them by pinning
     ``sha256``, the digest of the whole bundle, or by verifying ``tuf`` against a root that you hold.
     """
 
-    __slots__ = ("_entries", "_source", "files", "manifest", "policy", "release_document", "sha256", "size", "tuf")
+    __slots__ = (
+        "_entries",
+        "_source",
+        "files",
+        "manifest",
+        "policy",
+        "policy_file",
+        "release_document",
+        "sha256",
+        "size",
+        "tuf",
+    )
 
     manifest: Manifest
     release_document: ReleaseDocument | None
     policy: PolicyDocument | None
+    policy_file: FileRef | None
     files: Mapping[str, FileRef]
     tuf: Mapping[str, bytes]
     sha256: str
@@ -49,6 +62,7 @@ class Bundle:
         self.manifest = contents.manifest
         self.release_document = contents.release_document
         self.policy = contents.policy
+        self.policy_file = contents.policy_file
         self.files = MappingProxyType(dict(contents.files))
         self.tuf = MappingProxyType(dict(contents.tuf))
         self.sha256 = sha256

@@ -64,6 +64,7 @@ class Contents:
     manifest: Manifest
     release_document: ReleaseDocument | None
     policy: PolicyDocument | None
+    policy_file: FileRef | None
     files: Mapping[str, FileRef]
     tuf: Mapping[str, bytes]
 
@@ -138,6 +139,7 @@ def check_contents(layout: Layout, refs: Mapping[str, FileRef], documents: Mappi
         manifest=manifest,
         release_document=release_document,
         policy=policy,
+        policy_file=refs[layout.policy] if layout.policy else None,
         files=found,
         tuf={file: documents[path] for file, path in layout.tuf.items()},
     )

@@ -24,9 +24,22 @@ from edge_runtime.update.plan import Ceiling, Plan
 if TYPE_CHECKING:
     from edge_runtime.update.fetcher import Answer, Transport
 
-__all__ = ["MAX_TIMESTAMP_BYTES", "Scope", "Verified", "ask", "load", "save", "unchanged"]
+__all__ = [
+    "MAX_TIMESTAMP_BYTES",
+    "NEVER",
+    "RECORD_FILE",
+    "Scope",
+    "Verified",
+    "ask",
+    "doubt_record",
+    "load",
+    "save",
+    "unchanged",
+]
 
 MAX_TIMESTAMP_BYTES = 16_384
+RECORD_FILE = "verified.json"
+NEVER = "0" * 64  # the digest of no timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +94,14 @@ def save(disk: Disk, path: Path, scope: Scope, verified: Verified) -> None:
         "ceilings": [[release, [list(step) for step in steps]] for release, steps in verified.ceilings.items()],
     }
     write_sealed(disk, path, body)
+
+
+def doubt_record(disk: Disk, path: Path) -> None:
+    """Make a record one that never holds, whatever it is about, so that the next check is a full one. Its plan stays
+    known. Raises `StoreError`."""
+    body = read_sealed(disk, path)
+    if body is not None:
+        write_sealed(disk, path, {**body, "timestamp_sha256": NEVER, "etag": None})
 
 
 def load(disk: Disk, path: Path, scope: Scope) -> Verified | None:

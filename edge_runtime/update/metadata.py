@@ -172,8 +172,10 @@ class MetadataClient(PlainClient):
 
 
 @contextlib.contextmanager
-def translated(what: str, advice: str = "nothing of it is used") -> Iterator[None]:
-    """TUF's errors as outcomes; ``advice`` ends the text of a rejection."""
+def translated(
+    what: str, advice: str = "nothing of it is used", *, missing: Outcome = Outcome.SERVER_UNREACHABLE
+) -> Iterator[None]:
+    """TUF's errors as outcomes; ``advice`` ends the text of a rejection; ``missing`` is a file that is not there."""
     try:
         yield
     except ExpiredMetadataError as error:
@@ -183,6 +185,6 @@ def translated(what: str, advice: str = "nothing of it is used") -> Iterator[Non
     except (RepositoryError, DownloadLengthMismatchError) as error:
         raise UpdateError(Outcome.METADATA_REJECTED, f"{what}: {error}; {advice}") from error
     except DownloadHTTPError as error:
-        raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{what}: {error}") from error
+        raise UpdateError(missing, f"{what}: {error}") from error
     except DownloadError as error:
         raise UpdateError(Outcome.SERVER_UNREACHABLE, f"{what}: {error}") from error

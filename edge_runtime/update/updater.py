@@ -32,7 +32,6 @@ from edge_runtime.errors import (
     ConfigurationError,
     InvalidName,
     Outcome,
-    SlotDamaged,
     StoreError,
     StoreFull,
     UpdateError,
@@ -45,6 +44,7 @@ from edge_runtime.update.decision import Action, Decision, decide, waits
 from edge_runtime.update.pacing import Pacing, Wait
 from edge_runtime.update.plan import Ceiling, Plan
 from edge_runtime.update.timekeeping import ClockDoubt, SignedTime, doubt
+from edge_runtime.update.trying import at_hand, put_on_trial
 from edge_runtime.waits import Purpose, Waits
 
 if TYPE_CHECKING:
@@ -140,6 +140,11 @@ class Updater:
         """The plan of the last check that could verify one, also of an earlier process; it may be out of date."""
         verified = self._remembered()
         return None if verified is None else verified.plan
+
+    def recheck(self) -> None:
+        """The folder of trusted metadata was changed by another than this: the next check is a full one."""
+        with self._mutex:
+            self._verified = None
 
     def stop(self) -> None:
         """From any thread, for good: a download that is under way ends at its next chunk, as does one that a later
@@ -253,7 +258,7 @@ class Updater:
                 ceilings[release] = ceiling
         verified = Verified(
             # Without a digest the record never holds, so the next check tries to read the ceiling again.
-            timestamp_sha256=repository.timestamp_sha256 if problem is None else "0" * 64,
+            timestamp_sha256=repository.timestamp_sha256 if problem is None else conditional.NEVER,
             etag=repository.etag if problem is None else None,
             expires=repository.expires,
             plan=plan,
@@ -302,22 +307,20 @@ class Updater:
         )
         try:
             pacing.ask(0)
-            slot = self._at_hand(release, repository) or repository.install(
+            slot = at_hand(self._store, release, repository.manifest_sha256(release)) or repository.install(
                 release, self._store, self._device, self._engines, lambda *what: self._notes.append(what), pacing
             )
             self._signed_time.learn(slot.manifest.created, repository.expires)
             pacing.ask(0)
-            try:
-                self._try_out(slot)
-            except UpdateError as error:
-                if error.outcome is Outcome.CANARY_FAILED:
-                    self._store.apply(
-                        lambda state: slots.deny(slots.without(state, {release}), release, plan.attempt, plan.rollout)
-                    )
-                raise
-            keep = decision.outcome is not Outcome.RETURNED  # never go back to what the plan rolls back
-            activate = partial(slots.activate, attempt=plan.attempt, rollout=plan.rollout, keep=keep)
-            self._store.apply(lambda state: slots.disable(activate(state), disabled=False))
+            put_on_trial(
+                self._store,
+                slot,
+                self._try_out,
+                attempt=plan.attempt,
+                rollout=plan.rollout,
+                keep=decision.outcome is not Outcome.RETURNED,  # never go back to what the plan rolls back
+                disabled=False,
+            )
         except (UpdateError, StoreError) as error:
             self._to_come = (release, pacing.to_come)
             return _failure(error, release)
@@ -343,27 +346,9 @@ class Updater:
         """What expiry is compared with: the wall clock, but never a time that is certainly past."""
         return max(self._clock.wall(), self._signed_time.newest)
 
-    def _at_hand(self, release: int, repository: Repository) -> Slot | None:
-        """The slot of a release that is on disk already, staged, whole and the one that is signed now; else None."""
-        state = self._store.slots
-        found = next((s for s in (state.staged, state.previous) if s is not None and s.release == release), None)
-        if found is None:
-            return None
-        try:
-            if found.manifest_sha256 != repository.manifest_sha256(release):
-                raise SlotDamaged(f"release {release} on disk is not the one that is signed")
-            slot = self._store.slot(release)
-            slot.read_artifact()
-            slot.read_golden()
-        except SlotDamaged:
-            self._store.forget(release)  # and download it again
-            return None
-        self._store.apply(partial(slots.stage, installed=found))
-        return slot
-
     @property
     def _record(self) -> Path:
-        return self._store.root / "verified.json"
+        return self._store.root / conditional.RECORD_FILE
 
     def _remembered(self) -> Verified | None:
         if self._verified is None:

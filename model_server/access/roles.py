@@ -52,6 +52,7 @@ ROUTES: Mapping[str, Permission] = {
     "GET /v1/releases/{model}/{release}": Permission.READ,
     "GET /v1/releases/{model}/{release}/metadata": Permission.READ,
     "GET /v1/releases/{model}/{release}/files/{file}": Permission.READ,
+    "GET /v1/releases/{model}/{release}/bundle": Permission.READ,
     "POST /v1/releases": Permission.RELEASE,
     "DELETE /v1/releases/{model}/{release}": Permission.RELEASE,
     "POST /v1/releases/{model}/{release}/signatures": Permission.RELEASE,

@@ -152,6 +152,11 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ):
         command = _remote(_numbered(release.add_parser(action, help=text), policy=True))
         command.set_defaults(run=f"release {action}")
+    export = _remote(
+        _numbered(release.add_parser("export", help="write a published release as a bundle that verifies offline"))
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.bundle")
+    export.set_defaults(run="release export")
     revoke = _remote(_numbered(release.add_parser("revoke", help="propose that a release must never run again")))
     floor = _remote(_numbered(release.add_parser("set-floor", help="propose the lowest release that may run")))
     renew = _remote(release.add_parser("renew", help="propose the same releases again, before the role expires"))

@@ -65,6 +65,10 @@ def _release(
         return run_fetch(args, client, console)
     if action == "sign":
         return run_sign(args, client, console, passphrase, confirm)
+    if action == "export":
+        sha256 = client.download(f"/v1/releases/{model}/{args.release}/bundle", args.out)
+        console.print(f"{args.out} holds {model} {args.release}, signed; sha256 {sha256}", soft_wrap=True)
+        return {"model": model, "release": args.release, "bundle": str(args.out), "sha256": sha256}
     if action == "submit":
         return run_submit(args, client, console)
     if is_policy(args, action):

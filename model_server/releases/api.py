@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from model_server.client import repr_digest
 from model_server.quantities import parse_ceiling
 from model_server.releases.answers import release_json
 from model_server.releases.jobs.api import job_json
@@ -26,9 +34,10 @@ class SignatureBody(BaseModel):
 
 
 def releases_router(
-    service: ReleaseService, jobs: JobService, authorize: AuthorizeRoute, max_bundle_bytes: int
+    service: ReleaseService, jobs: JobService, authorize: AuthorizeRoute, scratch: Path, max_bundle_bytes: int
 ) -> APIRouter:
-    """Routes over ``service``, and the upload of a bundle, which ``jobs`` stages."""
+    """Routes over ``service``, and the upload of a bundle, which ``jobs`` stages. Exports are made in ``scratch``; what
+    a crash leaves of one there is removed at the next start."""
     router = APIRouter(prefix="/v1/releases", tags=["releases"])
     who = Depends(person(authorize))
     small_body = Depends(capped_body(MAX_SIGNATURE_BODY))
@@ -73,6 +82,17 @@ def releases_router(
     def file(model: str, release: int, file: str, actor: str = who) -> Response:
         return Response(service.read_file(model, release, file), media_type="application/octet-stream")
 
+    @router.get("/{model}/{release}/bundle")
+    def export(model: str, release: int, actor: str = who) -> Response:
+        path = scratch / f"{secrets.token_hex(16)}.part"
+        try:
+            sha256 = service.export(model, release, path)
+            file = path.open("rb")  # which stays readable without its name, for as long as it takes to send
+        finally:
+            path.unlink(missing_ok=True)
+        headers = {"content-length": str(os.fstat(file.fileno()).st_size), "repr-digest": repr_digest(sha256)}
+        return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+
     @router.post("/{model}/{release}/signatures")
     def sign(model: str, release: int, actor: str = who, body: bytes = small_body) -> dict[str, object]:
         sent = parse_body(SignatureBody, body)
@@ -83,3 +103,9 @@ def releases_router(
         return release_json(service.publish(model, release, actor))
 
     return router
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(1 << 20):
+            yield piece

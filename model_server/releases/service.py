@@ -34,6 +34,7 @@ from model_server.errors import (
 )
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits, Older
+from model_server.releases.exporting import export_release
 from model_server.releases.readiness.gate import Gate
 from model_server.releases.readiness.report import Report
 from model_server.releases.signing_request import check_newer, next_metadata
@@ -152,6 +153,16 @@ class ReleaseService:
         """The metadata to sign, with the signatures that it has so far."""
         with reading(self._engine) as session:
             return to_bytes(proposals.signed_proposal(self._row(session, model, release).proposal))
+
+    def export(self, model: str, release: int, out: Path) -> str:
+        """Write a published release as a bundle that devices install without a network; its sha256.
+
+        Raises: UnknownModel; UnknownRelease unless it is published; RepositoryDamaged.
+        """
+        delegating(self._repository, model)
+        if not self.is_published(model, release):
+            raise UnknownRelease(f"{model} {release} is not published; only what people have signed can be exported")
+        return export_release(self._repository, self._blobs, model, release, out)
 
     # Changing
 

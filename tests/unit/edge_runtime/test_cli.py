@@ -16,6 +16,7 @@ from edge_runtime import slots
 from edge_runtime.cli import main
 from edge_runtime.store import Store
 from tests.support import tiny
+from tests.support.sideloading import export
 from tests.support.update_fixtures import server, world
 from tests.support.world import RELEASES, World
 
@@ -257,3 +258,33 @@ def test_status_says_what_a_denied_release_waits_for(tmp_path: Path, capsys: pyt
     store.close()
     assert main(["status", str(tmp_path / "state")]) == 0
     assert "release 2: it failed here in attempt 1 of rollout r-1" in capsys.readouterr().out
+
+
+def test_install_takes_a_signed_bundle_and_names_what_is_wrong_with_another(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = world.clock.now + timedelta(days=3650)  # the command reads the real clock
+    world.repository.root.expires = far
+    world.repository.root.version += 1
+    world.repository.publish_root()
+    for role in world.repository.roles.values():
+        role.expires = far
+    world.repository.publish()
+    (tmp_path / "root.json").write_bytes(world.root)
+    to = ["--model", "tiny", "--engine", "onnx"]
+    trusting = [*to, "--root", str(tmp_path / "root.json")]
+    state, bundle = str(tmp_path / "offline"), export(world, 2)
+    assert main(["install", state, str(bundle), *trusting, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["running"] == 2
+    assert main(["install", state, str(bundle), *trusting]) == 0
+    assert "Unchanged" in capsys.readouterr().out
+    unsigned = RELEASES[3].factory(tmp_path).path
+    assert main(["install", state, str(unsigned), *trusting]) == 1
+    out, err = capsys.readouterr()
+    assert (out, "MetadataRejected: the bundle is not signed" in err) == ("running: release 2\n", True)
+    assert main(["install", state, str(bundle), *to]) == 1
+    assert "install needs --root" in capsys.readouterr().err
+    store = Store(Path(state))
+    assert main(["install", state, str(bundle), *trusting]) == 1
+    assert "StoreLocked" in capsys.readouterr().err
+    store.close()

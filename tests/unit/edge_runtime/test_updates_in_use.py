@@ -15,12 +15,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime import DeviceState, EdgeRuntime, Outcome, RoutingPolicy, RuntimeClosed, Source, UpdateRules, Window
+from edge_runtime import (
+    ConfigurationError,
+    DeviceState,
+    EdgeRuntime,
+    NoModel,
+    Outcome,
+    RoutingPolicy,
+    RuntimeClosed,
+    Source,
+    UpdateRules,
+    Window,
+)
 from edge_runtime.device import Device
 from edge_runtime.telemetry.layout import Layout
 from edge_runtime.telemetry.wire import ReportArm, decode_report
 from edge_runtime.update.plan import State
 from tests.support import tiny
+from tests.support.sideloading import export
 from tests.support.tiny import TinyRelease
 from tests.support.update_fixtures import server, world
 from tests.support.world import PLAN, RELEASES, World
@@ -341,3 +353,28 @@ def test_the_rules_of_an_app_hold(world: World, folder: Path) -> None:
     with open_(world, folder, updates=rules) as runtime:
         assert runtime.update().outcome is Outcome.DEFERRED_WINDOW
         assert answer_of(runtime) == 1
+
+
+def test_a_runtime_without_a_server_swaps_to_what_a_bundle_brings(world: World, folder: Path) -> None:
+    bundle = export(world, 2)
+    with open_(world, folder, server=None, factory=None) as runtime:
+        assert runtime.release is None
+        assert runtime.install_bundle(bundle).outcome is Outcome.INSTALLED
+        assert runtime.release == 2
+        for _ in range(5):
+            np.testing.assert_allclose(runtime.predict(INPUTS).output["logits"], LOGITS[2], rtol=1e-4, atol=1e-5)
+        assert runtime.install_bundle(bundle).outcome is Outcome.UNCHANGED
+        refused = runtime.install_bundle(folder / "none.bundle")
+        assert (refused.outcome, refused.active) == (Outcome.VERIFICATION_FAILED, 2)
+    with open_(world, folder) as runtime:  # with the server again, whose plan asks for what is here
+        assert runtime.update().outcome is Outcome.UNCHANGED
+        assert runtime.report()
+    [report] = posts(world, "/v1/outcomes")
+    assert [entry["outcome"] for entry in report["outcomes"]] == ["Installed", "Committed", "VerificationFailed"]
+
+
+def test_without_a_root_no_bundle_is_installed(world: World, folder: Path) -> None:
+    with open_(world, folder, server=None, root=None) as runtime, pytest.raises(ConfigurationError, match="root"):
+        runtime.install_bundle(export(world, 2))
+    with pytest.raises(NoModel, match="root metadata"):
+        open_(world, folder / "empty", server=None, root=None, factory=None)
