@@ -21,7 +21,7 @@ from model_server.signing.keys import read_passphrase
 from model_server.signing.repository import Repository, write_atomic
 from model_server.signing.roles import delegated_models, person_of, releases_role, rollouts_role
 
-__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "init", "list_keys"]
+__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "check_directory", "init", "list_keys"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
@@ -41,8 +41,7 @@ def init(
     The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database is not
     empty or cannot be used; InvalidName.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
+    check_directory(directory)
     place = directory.resolve()  # "." has no name and no place beside it
     place.parent.mkdir(parents=True, exist_ok=True)
     building = place.parent / f".{place.name}.{secrets.token_hex(4)}.init"
@@ -62,6 +61,12 @@ def init(
         "people": list(people),
         **tokens,
     }
+
+
+def check_directory(directory: Path) -> None:
+    """Raises: SettingsError unless a server's folder can be made there."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
 
 
 def _move(building: Path, place: Path) -> None:
