@@ -31,7 +31,7 @@ from model_server.signing.keys import read_passphrase
 from model_server.signing.repository import METADATA
 from model_server.signing.roles import delegated_models, person_of, releases_role, rollouts_role
 
-__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "export_files", "init", "list_keys"]
+__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "check_directory", "export_files", "init", "list_keys"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
@@ -55,8 +55,7 @@ def init(
     The folder appears whole or not at all. Raises: SettingsError if it exists and is not empty, or the database or the
     storage is not empty or cannot be used; InvalidName, MalformedRequest for the name of a model or of the admin.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
+    check_directory(directory)
     final = directory.resolve()  # "." has no name and no place beside it
     final.parent.mkdir(parents=True, exist_ok=True)
     building = final.parent / f".{final.name}.{secrets.token_hex(4)}.init"
@@ -77,6 +76,12 @@ def init(
         "admin": admin or people[0],
         **tokens,
     }
+
+
+def check_directory(directory: Path) -> None:
+    """Raises: SettingsError unless a server's folder can be made there."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SettingsError(f"{directory} exists and is not an empty folder; init never overwrites")
 
 
 def _move(building: Path, place: Path) -> None:

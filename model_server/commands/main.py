@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,12 +19,20 @@ from model_server.clock import SystemClock
 from model_server.commands.parser import build_parser
 from model_server.errors import KeyRejected, ReviewFailed, SettingsError
 
+if TYPE_CHECKING:
+    from model_server.commands.guide import Chosen
+
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status: 0 done, 1 refused or failed (the reason is on stderr), 2 wrong usage."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.run == "init":
+        missing = [option for option, given in (("--model", args.model), ("--person", args.person)) if not given]
+        if missing and (args.json or not sys.stdin.isatty()):
+            parser.error(f"the following arguments are required: {', '.join(missing)}")
     wants_json = getattr(args, "json", False)
     console = Console(stderr=wants_json, quiet=wants_json)
     try:
@@ -87,29 +96,46 @@ def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
     from model_server.settings import Place
 
     if args.run == "init":
-        answer = init(
-            args.directory,
-            args.model,
-            args.person,
-            _passphrase(args.passphrase_file, new=True),
-            SystemClock(),
-            Place(
-                database=args.database or Place().database,
-                objects=args.objects or Place().objects,
-                endpoint=args.objects_endpoint,
-                region=args.objects_region,
-            ),
-            args.admin,
+        from model_server.commands.guide import next_steps
+        from model_server.settings import Place
+
+        chosen = _chosen(args, console)
+        secret = chosen.passphrase or _passphrase(args.passphrase_file, new=True)
+        place = Place(
+            database=chosen.database or Place().database,
+            objects=args.objects or Place().objects,
+            endpoint=args.objects_endpoint,
+            region=args.objects_region,
         )
+        answer = init(args.directory, chosen.models, chosen.people, secret, SystemClock(), place, args.admin)
         console.print(
             f"{args.directory} is ready. Devices trust {answer['root']}. The API key of {answer['admin']} and an "
-            f"enrolment token are in {answer['credentials']} and nowhere else. Give each person their key files and "
-            "delete them here."
+            f"enrolment token are in {answer['credentials']} and nowhere else."
         )
+        console.print(next_steps(args.directory, chosen.models, chosen.people), markup=False, soft_wrap=True)
         return answer
     keys = list_keys(args.directory)
     show_keys(console, keys)
     return keys
+
+
+def _chosen(args: argparse.Namespace, console: Console) -> Chosen:
+    """What the options say; at a terminal, where they leave models or people out, what is answered too."""
+    from model_server.commands.guide import Chosen, Terminal, guide
+    from model_server.commands.local import check_directory
+    from model_server.db.migrate import check_empty
+
+    given = Chosen(models=tuple(args.model), people=tuple(args.person), database=args.database, passphrase=None)
+    if given.models and given.people:
+        return given
+    check_directory(args.directory)
+    return guide(
+        args.directory,
+        given,
+        Terminal(say=lambda text: console.print(text, markup=False, soft_wrap=True), ask=input, secret=getpass.getpass),
+        check_database=check_empty,
+        has_passphrase=args.passphrase_file is not None,
+    )
 
 
 def _serve(args: argparse.Namespace, console: Console) -> None:

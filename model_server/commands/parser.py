@@ -68,10 +68,17 @@ def _port(text: str) -> int:
 
 
 def _local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    init = _json(commands.add_parser("init", help="make a server's folder: keys, first metadata, database"))
+    init = _json(
+        commands.add_parser(
+            "init",
+            help="make a server's folder: keys, first metadata, database",
+            description="Make a server's folder: keys, first metadata, database. At a terminal it asks for the models "
+            "and people that are left out, and shows what it will make.",
+        )
+    )
     init.add_argument("directory", type=Path, metavar="DIR")
-    init.add_argument("--model", action="append", required=True, help="a model to serve; repeat for more")
-    init.add_argument("--person", action="append", required=True, help="who holds keys; at least three, as in alice")
+    init.add_argument("--model", action="append", default=[], help="a model to serve; repeat for more")
+    init.add_argument("--person", action="append", default=[], help="who holds keys; at least three, as in alice")
     init.add_argument("--admin", metavar="NAME", help="whose API key is made (default: the first --person)")
     init.add_argument(
         "--passphrase-file", type=Path, help="12 characters or more for the people's keys; asked for if left out"

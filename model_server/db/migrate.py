@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from model_server.db.base import open_engine
 from model_server.db.postgres import POSTGRES, begin_writing, database_address
 from model_server.errors import SettingsError
 
-__all__ = ["open_database", "upgrade"]
+__all__ = ["check_empty", "open_database", "upgrade"]
 
 
 def open_database(address: str) -> Engine:
     """An engine for a database that has the present schema. Raises: SettingsError, without the address in it."""
-    password = database_address(address).password
-    try:
+    with _in_words(address):
         engine = open_engine(address)
         upgrade(engine)
         _check_encoding(engine)
+    return engine
+
+
+def check_empty(address: str) -> None:
+    """Reach the database and change nothing. Raises: SettingsError, without the address in it, if it cannot be used or
+    holds tables."""
+    with _in_words(address):
+        engine = open_engine(address)
+        try:
+            _check_encoding(engine)
+            tables = inspect(engine).get_table_names()
+        finally:
+            engine.dispose()
+    if tables:
+        raise SettingsError(f"the database holds tables already ({', '.join(tables[:3])}…): name an empty one")
+
+
+@contextmanager
+def _in_words(address: str) -> Iterator[None]:
+    password = database_address(address).password
+    try:
+        yield
     except ImportError as error:
         raise SettingsError(
             f"the database cannot be used without its driver ({_first_line(error)}): pip install 'edgeship[postgres]'"
@@ -33,7 +56,6 @@ def open_database(address: str) -> Engine:
         if password:
             reason = reason.replace(password, "***")
         raise SettingsError(f"the database (storage.database in settings.toml) cannot be used: {reason}") from error
-    return engine
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, Statemen
 from model_server.access.credentials import CredentialRow
 from model_server.db import postgres as dialect
 from model_server.db.base import Lock, open_engine, reading, writing
-from model_server.db.migrate import open_database
+from model_server.db.migrate import check_empty, open_database
 from model_server.db.postgres import database_address, rewrite, sqlstate
 from model_server.errors import SettingsError
 from tests.support.postgres import Cluster
@@ -134,6 +134,17 @@ def test_a_database_with_another_encoding_is_refused(postgres: Cluster) -> None:
     name = postgres.empty("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
     with pytest.raises(SettingsError, match="ENCODING 'UTF8'"):
         open_database(postgres.address(name))
+    postgres.drop(name)
+
+
+def test_only_a_database_that_is_empty_passes_for_one_and_it_stays_so(
+    postgres: Cluster, postgres_database: str
+) -> None:
+    with pytest.raises(SettingsError, match="holds tables already"):
+        check_empty(postgres_database)
+    name = postgres.empty()
+    for _ in range(2):
+        check_empty(postgres.address(name))
     postgres.drop(name)
 
 
