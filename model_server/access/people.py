@@ -20,7 +20,7 @@ from model_server.clock import Clock
 from model_server.db.base import Lock, reading, writing
 from model_server.errors import MalformedRequest, PersonConflict, UnknownKey, UnknownPerson
 
-__all__ = ["PEOPLE", "KeyInfo", "People", "PersonInfo", "check_name", "first_admin", "recover"]
+__all__ = ["PEOPLE", "KeyInfo", "People", "PersonInfo", "check_name", "first_admin", "is_name", "recover"]
 
 PEOPLE = Lock("people")
 MAX_EXPIRES_DAYS = 3660
@@ -50,9 +50,13 @@ class KeyInfo:
     state: str
 
 
+def is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """Raises: MalformedRequest for a name outside ``a-z 0-9 -``."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise MalformedRequest(f"{ascii(name)[:40]} is not a person's name: use 1 to 32 of a-z 0-9 - , as in 'alice'")
     return name
 
@@ -154,7 +158,7 @@ class People:
     def revoke_key(self, name: str, key: str, actor: str) -> KeyInfo:
         """One API key or session, by its id. Raises: UnknownPerson, UnknownKey."""
         with self._changing(name) as (session, _, now):
-            row = session.get(PersonKeyRow, key)
+            row = session.get(PersonKeyRow, key) if key.isalnum() else None  # PostgreSQL takes no NUL
             if row is None or row.person != name:
                 raise UnknownKey(f"{name} has no key {ascii(key)[:40]}; `people key list {name}` shows them")
             if row.revoked is None:
@@ -203,7 +207,7 @@ def recover(engine: Engine, name: str, now: datetime) -> NewKey:
 
 
 def _get(session: Session, name: str) -> PersonRow:
-    row = session.get(PersonRow, name)
+    row = session.get(PersonRow, name) if is_name(name) else None
     if row is None:
         raise UnknownPerson(f"there is no person {ascii(name)[:40]}")
     return row

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, delete
 
 from model_server.access.keys import KeyKind, add_key
 from model_server.access.passwords import Passwords
-from model_server.access.people import PEOPLE
+from model_server.access.people import PEOPLE, is_name
 from model_server.access.roles import Role
 from model_server.access.service import Caller
 from model_server.access.tables import PersonKeyRow, PersonRow
@@ -45,7 +45,7 @@ class Sessions:
         """Raises: Unauthorized, which does not tell what was wrong; TooManyTries."""
         self._throttle.begin(name, address, self._clock.monotonic())
         with reading(self._engine) as session:
-            row = session.get(PersonRow, name)
+            row = session.get(PersonRow, name) if is_name(name) else None
             known, hashed = row is not None, None if row is None or row.disabled is not None else row.password
         if not self._passwords.verify(hashed, password):
             self._refused(name if known else "unknown", address)

@@ -7,11 +7,12 @@ A wait is at most `MAX_WAIT_S`, and after it the next try counts, so not even so
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from threading import Lock
 
 from model_server.errors import TooManyTries
 
-__all__ = ["FORGET_S", "FREE_BY_ADDRESS", "FREE_BY_NAME", "MAX_WAIT_S", "Throttle", "wait_s"]
+__all__ = ["FORGET_S", "FREE_BY_ADDRESS", "FREE_BY_NAME", "MAX_WAIT_S", "Throttle", "source_of", "wait_s"]
 
 FREE_BY_NAME = 5  # failures of a name from one address that cost nothing
 FREE_BY_ADDRESS = 20
@@ -23,6 +24,19 @@ MAX_KNOWN = 10_000
 def wait_s(failures: int, free: int) -> float:
     """How long after its last failure the next try is taken: nothing, then 1 s, and twice as long each time."""
     return min(MAX_WAIT_S, 2.0 ** min(failures - free, 10)) if failures >= free else 0.0
+
+
+def source_of(address: str) -> str:
+    """Who stands behind an address. Whoever has one of IPv6 has the 2^64 of its network (RFC 6177)."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(IPv6Network((parsed.packed, 64), strict=False))
+    return str(parsed)
 
 
 @dataclass(slots=True)
@@ -43,6 +57,7 @@ class Throttle:
 
         Raises: TooManyTries, and counts nothing, if the time has not come.
         """
+        address = source_of(address)
         with self._lock:
             rules = {(name, address): FREE_BY_NAME, (address,): FREE_BY_ADDRESS}
             waits = [self._left(key, free, now) for key, free in rules.items()]
@@ -55,6 +70,7 @@ class Throttle:
                 failures.count, failures.last = failures.count + 1, now
 
     def succeeded(self, name: str, address: str) -> None:
+        address = source_of(address)
         with self._lock:
             self._known.pop((name, address), None)
             shared = self._known.get((address,))

@@ -50,6 +50,8 @@ def test_the_page_about_operating_works_as_it_is_written(tmp_path: Path) -> None
     assert "releases-exercise: dave joins" in shown
     assert "alice leaves" in shown
     assert "timestamp: the server gets a new key" in shown
+    assert "olga (operator)" in shown
+    assert "alice is an admin" in shown
 
 
 @pytest.mark.long
@@ -94,6 +96,10 @@ def test_the_readme_names_make_targets_and_commands_that_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
     for command in sorted(set(re.findall(r"^(edgeship-[a-z]+(?: [a-z]+){1,2})", readme, flags=re.M))):
         name, *words = command.split()
-        depth = 1 if name != "edgeship-server" or words[0] in ("init", "serve", "status") else 2
+        depth = (
+            1
+            if name != "edgeship-server" or words[0] in ("init", "serve", "status", "login", "logout", "whoami")
+            else 2
+        )
         line = [str(Path(sys.executable).with_name(name)), *words[:depth], "--help"]
         assert subprocess.run(line, capture_output=True, check=False).returncode == 0, command

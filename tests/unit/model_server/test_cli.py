@@ -188,6 +188,7 @@ def test_a_command_that_fails_says_why_in_one_line(
     monkeypatch.chdir(tmp_path)
     for name in ("EDGESHIP_SERVER", "EDGESHIP_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # whoever runs this may be logged in
     assert main(args) == 1
     error = capsys.readouterr().err
     assert says in error

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from model_server.access import throttle
-from model_server.access.throttle import FORGET_S, FREE_BY_ADDRESS, FREE_BY_NAME, MAX_WAIT_S, Throttle, wait_s
+from model_server.access.throttle import (
+    FORGET_S,
+    FREE_BY_ADDRESS,
+    FREE_BY_NAME,
+    MAX_WAIT_S,
+    Throttle,
+    source_of,
+    wait_s,
+)
 from model_server.errors import TooManyTries
 
 
@@ -57,3 +65,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(200):
         known.begin(f"name-{number}", f"address-{number}", 0.0)
     assert len(known._known) <= 52
+
+
+def test_the_addresses_of_one_network_of_ipv6_are_one_source() -> None:
+    assert source_of("2001:db8:1:2::1") == source_of("2001:db8:1:2:ffff::9") != source_of("2001:db8:1:3::1")
+    assert source_of("::ffff:10.0.0.1") == source_of("10.0.0.1") != source_of("10.0.0.2")
+    assert source_of("unknown") == "unknown"
+    known = Throttle()
+    assert sum(is_taken(known, "olga", f"2001:db8::{number:x}", 0.0) for number in range(100)) == FREE_BY_NAME

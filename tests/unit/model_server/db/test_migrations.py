@@ -14,6 +14,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, text
 
 import model_server.db
+from model_server.access.keys import digest_of
+from model_server.access.passwords import Passwords
+from model_server.access.people import People
+from model_server.access.roles import Role
+from model_server.access.service import Access, Kind
+from model_server.clock import SystemClock
 from model_server.db.base import open_engine, reading
 from model_server.db.migrate import upgrade
 from model_server.db.schema import metadata
@@ -145,3 +151,19 @@ def test_releases_of_the_first_schema_keep_their_files_and_signatures(empty: Eng
         assert (first.proposal.role, first.proposal.subject) == ("releases-exercise", "exercise/1")
         assert (second.proposal.pending, second.proposal.published_at) == (b"{}", None)
         assert second.proposal.signatures == []
+
+
+def test_the_admin_key_of_an_older_version_goes_on_working_as_a_key_of_a_person(empty: Engine) -> None:
+    upgrade(empty, "0003")
+    add = text("INSERT INTO credentials VALUES (:digest, :kind, :kind, '2026-11-01 00:00:00+00:00')")
+    with empty.begin() as connection:
+        for kind, token in (("admin", "esk_old"), ("fleet", "esf_old")):
+            connection.execute(add, {"digest": digest_of(token), "kind": kind})
+    upgrade(empty)
+    access = Access(empty, SystemClock())
+    admin, fleet = access.identify("Bearer esk_old"), access.identify("Bearer esf_old")
+    assert admin is not None
+    assert fleet is not None
+    assert (admin.name, admin.role, fleet.kind) == ("admin", Role.ADMIN, Kind.FLEET)
+    People(empty, SystemClock(), Passwords()).revoke_all("admin", "local:test")
+    assert access.identify("Bearer esk_old") is None
