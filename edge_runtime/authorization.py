@@ -17,8 +17,12 @@ class Authorizer(Protocol):
         """The Authorization header for a request with this body; None for none."""
         ...
 
-    def refused(self, headers: Mapping[str, str]) -> bool:
-        """The server answered 401, with these headers; whether another `header` may do better."""
+    def corrected(self, headers: Mapping[str, str]) -> bool:
+        """The answer was 401, with these headers; whether the next `header` may do better."""
+        ...
+
+    def unknown(self) -> None:
+        """The server that devices enrol at does not know who this is."""
         ...
 
 
@@ -31,8 +35,11 @@ class Bearer:
     def header(self, body: bytes) -> str | None:
         return None if self.token is None else f"Bearer {self.token}"
 
-    def refused(self, headers: Mapping[str, str]) -> bool:
+    def corrected(self, headers: Mapping[str, str]) -> bool:
         return False
+
+    def unknown(self) -> None:
+        """A token cannot be mended."""
 
 
 def send(
@@ -50,4 +57,8 @@ def send(
         return post(client, url, body, {"Content-Type": content_type, **more}, timeout_s)
 
     response = once()
-    return once() if response.status_code == 401 and by.refused(response.headers) else response
+    if response.status_code == 401 and by.corrected(response.headers):
+        response = once()
+    if response.status_code == 401:
+        by.unknown()
+    return response

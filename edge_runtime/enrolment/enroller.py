@@ -85,8 +85,9 @@ class Enroller:
         here = Record(device=device, server=self._server, repository=audience(root))
         kept = load_record(disk, folder)
         self._record = here
-        if kept is not None and kept.about == here.about:
-            self._record = kept
+        if kept is not None and (kept.device, kept.server) == (device, self._server):
+            # Not by the repository: the next version of an app may come with its next root.
+            self._record = replace(kept, repository=here.repository)
         if self._record.state == "refused" and token is not None and self._record.token != _short(token):
             self._record = here  # another token may be let in
             waits.forget(Purpose.ENROLMENT)
@@ -122,17 +123,22 @@ class Enroller:
         text = signing_input(claims(self._record.device, self._record.repository, now, body))
         return f"{SCHEME} {text}.{to_base64url(key.sign(text.encode()))}"
 
-    def refused(self, headers: Mapping[str, str]) -> bool:
+    # The next two take no lock: `ready` may hold it for as long as a server takes, and a prediction must not wait.
+
+    def corrected(self, headers: Mapping[str, str]) -> bool:
         """Only the assertions' time follows the server's Date; this device's clock, and what metadata expires by, do
-        not. A refusal for another reason makes the device ask to be enrolled again."""
+        not."""
         stated, wall = stated_time(headers), self._clock.wall()
         if stated is not None and abs((stated - wall - self._off).total_seconds()) > SAME_TIME_S:
             self._off = stated - wall
             return True
+        return False
+
+    def unknown(self) -> None:
+        """It asks to be enrolled again, with the same key."""
         if self._record.state == "enrolled" and self._token is not None:
             self._failed("the server does not know what this device signs: it asks to be enrolled again")
             self._record = replace(self._record, state="waiting")
-        return False
 
     def _ask(self, client: httpx.Client, key: DeviceKey, token: str) -> bool:
         import httpx
@@ -159,13 +165,13 @@ class Enroller:
             _log.info("device %s is enrolled at %s", device, self._server)
             return True
         if status in _REFUSED:
-            self._turned_away(f"it answered {status}: {_said(answer, 'detail') or 'without a word'}", token)
+            self._refused(f"it answered {status}: {_said(answer, 'detail') or 'without a word'}", token)
             return False
         self._waits.asked(Purpose.ENROLMENT, response.headers)
         self._failed(f"the server answered {status}" + (" about another device" if response.is_success else ""))
         return False
 
-    def _turned_away(self, why: str, token: str) -> None:
+    def _refused(self, why: str, token: str) -> None:
         why, before = why[:MAX_DETAIL], self._record
         refusals = before.refusals + 1 if before.state == "refused" else 1
         self._keep(replace(before, state="refused", detail=why, token=_short(token), refusals=refusals))

@@ -20,8 +20,8 @@ _STATES: tuple[State, ...] = ("waiting", "enrolled", "refused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """``repository`` is the audience of what the device signs, ``token`` the start of the digest of the enrolment token
-    that was refused, ``refusals`` how often it was."""
+    """``repository`` is the audience of what the device signs now, ``token`` the start of the digest of the enrolment
+    token that was refused, ``refusals`` how often it was."""
 
     device: str
     server: str
@@ -30,11 +30,6 @@ class Record:
     detail: str = ""
     token: str = ""
     refusals: int = 0
-
-    @property
-    def about(self) -> tuple[str, str, str]:
-        """What it holds for, and for nothing else."""
-        return self.device, self.server, self.repository
 
 
 def load_record(disk: Disk, folder: Path) -> Record | None:

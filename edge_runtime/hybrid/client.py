@@ -127,7 +127,7 @@ class CloudClient:
 
     def _post(self, url: str, body: bytes, headers: Mapping[str, str], deadline: float) -> InferenceAnswer:
         response, received = self._exchange(url, body, headers, deadline)
-        if response.status_code == 401 and self._by.refused(response.headers):
+        if response.status_code == 401 and self._by.corrected(response.headers):
             response, received = self._exchange(url, body, headers, deadline)
         if response.status_code != 200:
             detail = received[:200].decode(errors="replace")

@@ -50,7 +50,8 @@ def asked(thief: httpx.Client, *permissions: Permission) -> set[int]:
     names = {"model": "exercise", "release": "2", "channel": "stable", "action": "halt", "name": "alice", "key": "k"}
     names |= {"job": "j", "device": "d", "token": "t"}
     routes = [route.split() for route, permission in ROUTES.items() if permission in permissions]
-    return {thief.request(method, path.format(**names, file="f")).status_code for method, path in routes}
+    names |= {"file": "f", "device": "watch", "token": "0123456789ab"}
+    return {thief.request(method, path.format(**names)).status_code for method, path in routes}
 
 
 def test_a_stolen_viewers_key_changes_nothing(server: Running, thief: httpx.Client) -> None:

@@ -53,7 +53,7 @@ class Device:
     def let_in(self) -> None:
         self.server.answers = [(201, {}, b'{"device": "watch", "new": true}')]
 
-    def open(self, *, token: str | None = TOKEN, disk: Disk | None = None) -> None:
+    def open(self, *, token: str | None = TOKEN, disk: Disk | None = None, root: bytes = ROOT) -> None:
         disk = disk or RealDisk()
         disk.mkdir(self.folder)
         self.enroller = Enroller(
@@ -63,7 +63,7 @@ class Device:
             waits=Waits(self.folder, disk, self.clock, lambda least, most: least),
             device="watch",
             server=self.server.url,
-            root=ROOT,
+            root=root,
             token=token,
             refusal=self.refusals.append,
         )
@@ -225,6 +225,14 @@ def test_what_enrolled_for_one_server_says_nothing_to_another(device: Device, tm
         assert len(device.asked()) == 1
 
 
+def test_an_app_that_comes_with_a_newer_root_stays_enrolled(device: Device) -> None:
+    assert device.ready()
+    device.open(token=None, root=b"the next root")
+    assert device.ready()
+    assert len(device.asked()) == 1
+    assert device.enroller.record.repository == audience(b"the next root")
+
+
 def post(device: Device, body: bytes = b"x") -> int:
     url = f"{device.server.url}/v1/outcomes"
     return send(device.client, url, body, "text/plain", 10, device.enroller).status_code
@@ -269,7 +277,7 @@ def test_a_refusal_for_another_reason_is_not_tried_again_at_once_and_makes_the_d
 @pytest.mark.parametrize("date", ["", "soon", "Sat, 99 Nov 9999 99:99:99 GMT", "x" * 10_000])
 def test_a_date_that_is_none_changes_nothing(device: Device, date: str) -> None:
     assert device.ready()
-    assert not device.enroller.refused({"Date": date})
+    assert not device.enroller.corrected({"Date": date})
     assert issued(device.enroller.header(b"") or "") == int(device.clock.wall().timestamp())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -157,3 +157,34 @@ def test_a_refused_request_does_not_open_the_breaker(server: OipServer) -> None:
             client.ask(HYBRID, INPUTS, 4)
     assert breaker.state is BreakerState.CLOSED
     client.close()
+
+
+class Signing:
+    """Signs as a device does whose clock was wrong."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def header(self, body: bytes) -> str:
+        self.bodies.append(body)
+        return f"Edgeship-Device {len(self.bodies)}"
+
+    def corrected(self, headers: Mapping[str, str]) -> bool:
+        return True
+
+    def unknown(self) -> None:
+        pytest.fail("devices do not enrol at a cloud endpoint: what it does not know says nothing about the device")
+
+
+def test_what_is_asked_is_signed_and_signed_once_more_where_the_time_was_wrong(server: OipServer) -> None:
+    server.fault = "status:401"
+    by = Signing()
+    client = CloudClient(server.url, by, RoutingPolicy(cloud_timeout_s=10.0), Breaker(PATIENT))
+    with pytest.raises(CloudRefused, match="401"):
+        client.ask(HYBRID, INPUTS, 4)
+    client.close()
+    assert [request["headers"]["Authorization"] for request in server.requests] == [
+        "Edgeship-Device 1",
+        "Edgeship-Device 2",
+    ]
+    assert by.bodies == [request["body"] for request in server.requests]
