@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, select, text, update
 
 from model_server.access.credentials import add_fleet_token
 from model_server.access.passwords import Passwords
@@ -136,6 +136,13 @@ def test_a_disabled_person_loses_every_key_and_session_at_once(shop: Shop) -> No
     shop.people.enable("olga", ACTOR)
     assert shop.lets_in(*keys) == [False, False]  # what may have been stolen does not come back
     assert shop.lets_in(shop.sessions.open("olga", PASSWORD, "10.0.0.1").key) == [True]
+
+
+def test_being_disabled_is_enough_whatever_the_keys_say(shop: Shop) -> None:
+    keys = shop.join("olga", Role.OPERATOR)
+    with writing(shop.engine) as session:
+        session.execute(update(PersonRow).where(PersonRow.name == "olga").values(disabled=shop.clock.now()))
+    assert shop.lets_in(*keys) == [False, False]
 
 
 def test_who_loses_a_role_loses_its_keys_and_who_gets_a_higher_one_keeps_them(shop: Shop) -> None:
