@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
 from edge_runtime.store import Store
 from edge_runtime.update.plan import PARTS, State
@@ -24,7 +23,7 @@ from tests.support.ceremonies import Ceremony
 from tests.support.managers import manager, publish, sign_the_policy
 from tests.support.plans import PLAN
 from tests.support.server import Running, SteppedClock, make_bundle, make_folder, running
-from tests.support.world import Canary
+from tests.support.watch import watch
 
 
 @dataclass
@@ -86,28 +85,17 @@ def drill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Drill]
         for release in (1, 2):
             bundle = make_bundle(tmp_path / f"{release}.bundle", release, data=b"model %d" % release)
             assert publish(server, settings, bundle, release).status_code == 200
-        store = Store(tmp_path / "device")
-        updater = Updater(
-            store=store,
-            device=Device(id="watch-1", attributes={"arch": "x86_64", "os": "linux"}),
-            model="exercise",
-            channel="stable",
-            root=(settings.directory / "root.json").read_bytes(),
-            server=server.url,
-            engines=("onnx",),
-            try_out=Canary(),
-            clock=DeviceClock(clock),
-            http=lambda: client_at(clock),
-        )
-        ceremony = Ceremony(settings, tmp_path / "people", capsys, clock)
-        drill = Drill(server, settings, clock, store, updater, ceremony)
-        drill.plan(1)
-        assert drill.check().outcome is Outcome.INSTALLED
-        store.start()
-        store.good(1, commit_after=1)
-        yield drill
-        updater.close()
-        store.close()
+        with watch(server, settings, tmp_path / "device", clock=DeviceClock(clock), http=lambda: client_at(clock)) as (
+            store,
+            updater,
+        ):
+            ceremony = Ceremony(settings, tmp_path / "people", capsys, clock)
+            drill = Drill(server, settings, clock, store, updater, ceremony)
+            drill.plan(1)
+            assert drill.check().outcome is Outcome.INSTALLED
+            store.start()
+            store.good(1, commit_after=1)
+            yield drill
 
 
 def until_expired(drill: Drill, role: str, expires: datetime) -> None:

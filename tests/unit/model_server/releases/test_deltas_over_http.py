@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 
 from edge_runtime.bundle import read_release
-from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
-from edge_runtime.store import Store
 from edge_runtime.update.plan import PARTS, State
-from edge_runtime.update.updater import Updater
 from model_server.services import open_publisher
 from model_server.settings import Settings
 from tests.support.managers import download, publish, sign, stage
 from tests.support.plans import PLAN
 from tests.support.server import SteppedClock, make_bundle, make_folder, running
-from tests.support.world import Canary
+from tests.support.watch import watch
 
 FILE = "model-fp32.onnx"
 
@@ -54,27 +51,15 @@ def test_a_release_is_staged_with_deltas_from_the_last_ones_and_devices_use_them
         assert all(delta.bytes < 0.7 * len(files[5]) for delta in deltas)
 
         publisher = open_publisher(settings, SteppedClock())
-        store = Store(tmp_path / "device")
-        updater = Updater(
-            store=store,
-            device=Device(id="watch-1", attributes={"arch": "x86_64", "os": "linux"}),
-            model="exercise",
-            channel="stable",
-            root=(settings.directory / "root.json").read_bytes(),
-            server=server.url,
-            engines=("onnx",),
-            try_out=Canary(),
-        )
-        publisher.put_plan(plan)
-        assert updater.check().outcome is Outcome.INSTALLED
-        store.good(1, commit_after=1)
-        publisher.put_plan(dataclasses.replace(plan, candidate=5, rollout="r-2"))
-        result = updater.check()
-        assert (result.outcome, result.notes) == (Outcome.INSTALLED, ())
-        assert store.slot(5).read_artifact() == files[5]
-        assert result.bytes < deltas[0].bytes + 15_000, "the file itself did not come"
-        updater.close()
-        store.close()
+        with watch(server, settings, tmp_path / "device") as (store, updater):
+            publisher.put_plan(plan)
+            assert updater.check().outcome is Outcome.INSTALLED
+            store.good(1, commit_after=1)
+            publisher.put_plan(dataclasses.replace(plan, candidate=5, rollout="r-2"))
+            result = updater.check()
+            assert (result.outcome, result.notes) == (Outcome.INSTALLED, ())
+            assert store.slot(5).read_artifact() == files[5]
+            assert result.bytes < deltas[0].bytes + 15_000, "the file itself did not come"
 
 
 def test_no_delta_is_offered_where_it_saves_nothing_and_none_where_it_is_switched_off(

@@ -11,11 +11,8 @@ import pytest
 from tuf.api.metadata import Targets
 
 from edge_runtime.bundle import read_policy
-from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
-from edge_runtime.store import Store
 from edge_runtime.update.plan import PARTS, State
-from edge_runtime.update.updater import Updater
 from model_server.audit import log as audit
 from model_server.db.base import reading
 from model_server.errors import ReviewFailed, ServerRefused
@@ -31,7 +28,7 @@ from tests.support.server import (
     repository_dir,
     running,
 )
-from tests.support.world import Canary
+from tests.support.watch import watch
 
 POLICY = "/v1/policies/exercise"
 
@@ -94,31 +91,21 @@ def test_a_device_that_runs_a_revoked_release_stops_and_returns(
     server: Running, settings: Settings, tmp_path: Path
 ) -> None:
     publisher = open_publisher(settings, SteppedClock())
-    store = Store(tmp_path / "device")
-    updater = Updater(
-        store=store,
-        device=Device(id="watch-1", attributes={"arch": "x86_64", "os": "linux"}),
-        model="exercise",
-        channel="stable",
-        root=(settings.directory / "root.json").read_bytes(),
-        server=server.url,
-        engines=("onnx",),
-        try_out=Canary(),
-    )
-    for release in (1, 2):
-        plan = dataclasses.replace(PLAN, candidate=release, share=PARTS, state=State.COMPLETE, rollout=f"r-{release}")
-        publisher.put_plan(plan)
-        assert updater.check().outcome is Outcome.INSTALLED
-        store.start()
-        store.good(1, commit_after=1)
-    signed_and_published(server, settings, revoke=[2])
-    result = updater.check()
-    assert (result.outcome, result.active) == (Outcome.REVOKED, 1)
-    signed_and_published(server, settings, min_release=2)
-    result = updater.check()
-    assert (result.outcome, result.active) == (Outcome.REVOKED, None)
-    updater.close()
-    store.close()
+    with watch(server, settings, tmp_path / "device") as (store, updater):
+        for release in (1, 2):
+            plan = dataclasses.replace(
+                PLAN, candidate=release, share=PARTS, state=State.COMPLETE, rollout=f"r-{release}"
+            )
+            publisher.put_plan(plan)
+            assert updater.check().outcome is Outcome.INSTALLED
+            store.start()
+            store.good(1, commit_after=1)
+        signed_and_published(server, settings, revoke=[2])
+        result = updater.check()
+        assert (result.outcome, result.active) == (Outcome.REVOKED, 1)
+        signed_and_published(server, settings, min_release=2)
+        result = updater.check()
+        assert (result.outcome, result.active) == (Outcome.REVOKED, None)
 
 
 def start(server: Running, candidate: int, baseline: int | None = None) -> httpx.Response:

@@ -17,12 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, Signature, Signer
 from tuf.api.metadata import Metadata, Targets
 
-from edge_runtime.device import Device
 from edge_runtime.errors import Outcome
-from edge_runtime.store import Store
 from edge_runtime.update.plan import PARTS, State
 from edge_runtime.update.rules import ROLE_FIELD
-from edge_runtime.update.updater import Updater
 from model_server.cli import main
 from model_server.errors import KeyRejected, KeyWithoutRole, SignerFailed
 from model_server.services import open_publisher
@@ -37,7 +34,7 @@ from tests.support.managers import sign, stage
 from tests.support.plans import PLAN, client
 from tests.support.server import SteppedClock, make_bundle, make_folder, running
 from tests.support.softhsm import PIN
-from tests.support.world import Canary
+from tests.support.watch import watch
 
 ALICE = "hsm:2?label=alice"
 SERVER = "hsm:2?label=server"
@@ -131,21 +128,9 @@ def test_a_device_installs_a_release_that_a_manager_signed_with_a_token(
         signed = server.services.repository.role("releases-exercise").signed
         assert signed.unrecognized_fields == {ROLE_FIELD: "releases-exercise"}  # no new version forgets it
         open_publisher(settings, SteppedClock()).put_plan(replace(PLAN, share=PARTS, state=State.COMPLETE))
-        store = Store(tmp_path / "device")
-        updater = Updater(
-            store=store,
-            device=Device(id="watch-1", attributes={"arch": "x86_64", "os": "linux"}),
-            model="exercise",
-            channel="stable",
-            root=(settings.directory / "root.json").read_bytes(),
-            server=server.url,
-            engines=("onnx",),
-            try_out=Canary(),
-        )
-        result = updater.check()
-        assert (result.outcome, result.active) == (Outcome.INSTALLED, 1), result.detail
-        updater.close()
-        store.close()
+        with watch(server, settings, tmp_path / "device") as (_, updater):
+            result = updater.check()
+            assert (result.outcome, result.active) == (Outcome.INSTALLED, 1), result.detail
 
 
 @pytest.mark.usefixtures("tokens")
