@@ -25,7 +25,7 @@ help:  ## what each command does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-setup: $(VENV)/.installed  ## build .venv with all that the demo, the tests and our own benches need
+setup: $(VENV)/.installed .tools/object-store/.installed  ## build .venv with all that the demo, the tests and our own benches need
 
 demo: setup  ## train, convert, sign, roll out, break, recover, find drift; writes out/demo/report.html
 	@$(BIN)/python -m examples.smartwatch --out $(DEMO_OUT) $(DEMO_ARGS)
@@ -58,6 +58,8 @@ bench-setup: setup  ## helper environments (PyTorch, onnx2tf), peers, and the re
 lock: $(UV)  ## resolve the dependencies again and rewrite the lock files
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		--upgrade pyproject.toml --extra examples --extra postgres --extra s3 --extra hsm --group dev -o requirements.lock
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--upgrade --group object-store -o object-store.lock
 
 clean:  ## remove what was built, but not out/
 	@rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -69,6 +71,11 @@ $(UV): tools.lock
 	@$(PYTHON) -m venv .tools/uv
 	@.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools.lock
 	@touch $(UV)
+
+.tools/object-store/.installed: $(UV) object-store.lock
+	@test -x .tools/object-store/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .tools/object-store
+	@$(UV) pip sync --quiet --compile-bytecode --require-hashes --python .tools/object-store/bin/python object-store.lock
+	@touch $@
 
 $(VENV)/.installed: $(UV) requirements.lock pyproject.toml
 	@echo "==> packages into $(VENV) (about 2 GB; half a minute with a warm cache, some minutes without)"

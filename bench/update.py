@@ -50,7 +50,7 @@ from edge_runtime.update.plan import Plan, State
 from edge_runtime.update.updater import Updater
 from model_server.clock import SystemClock
 from model_server.commands.local import init
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import load_settings
 from model_server.signing.publisher import Publisher
 

@@ -54,6 +54,7 @@ from model_server.errors import (
     Unauthorized,
 )
 from model_server.inference.app import create_inference_app
+from model_server.problems import problem_of
 from model_server.releases.api import releases_router
 from model_server.releases.jobs.api import jobs_router
 from model_server.releases.policy_api import policies_router
@@ -67,7 +68,7 @@ from model_server.signing.repository import METADATA, TARGETS
 from model_server.signing.static import MetadataFiles, TargetFiles
 from model_server.storage.protocol import Storage
 from model_server.telemetry.api import telemetry_router
-from model_server.web import AuthorizeRoute, add_problems, person, problem_of
+from model_server.web import AuthorizeRoute, add_problems, person
 
 __all__ = ["STATUSES", "create_app"]
 

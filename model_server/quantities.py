@@ -9,7 +9,18 @@ from itertools import pairwise
 from edge_runtime.update.plan import PARTS
 from model_server.errors import MalformedRequest
 
-__all__ = ["format_ceiling", "format_duration", "format_share", "parse_ceiling", "parse_duration", "parse_share"]
+__all__ = [
+    "DEFAULT_CEILING",
+    "format_ceiling",
+    "format_duration",
+    "format_share",
+    "parse_ceiling",
+    "parse_duration",
+    "parse_share",
+]
+
+# The real one: a release that is bad in a way nobody sees for days reaches few devices in those days.
+DEFAULT_CEILING = "0h=1%,24h=10%,72h=50%,120h=100%"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd])")

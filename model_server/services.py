@@ -15,17 +15,17 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
-from model_server import web
 from model_server.access.passwords import Passwords
 from model_server.access.people import People
 from model_server.access.service import Access
 from model_server.access.sessions import Sessions
 from model_server.clock import Clock, SystemClock
-from model_server.db.base import open_engine
 from model_server.db.migrate import open_database
 from model_server.enrolment.devices import Devices
 from model_server.enrolment.tokens import Tokens
 from model_server.errors import SettingsError
+from model_server.installation import open_publisher
+from model_server.problems import problem_of as default_problem_of
 from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits
 from model_server.releases.jobs.service import JobService
@@ -38,17 +38,13 @@ from model_server.rollouts.controller import Controller
 from model_server.rollouts.service import RolloutService
 from model_server.settings import Settings
 from model_server.signing.alerts import watch_expiry
-from model_server.signing.keys import read_passphrase
-from model_server.signing.lease import lease_of
 from model_server.signing.published import PublishedRoles, renewal_due
-from model_server.signing.publisher import OnlineKeys, Publisher, open_online_signers
+from model_server.signing.publisher import Publisher
 from model_server.signing.repository import Repository
 from model_server.signing.roles import Expiry
-from model_server.signing.uris import KeyUri
-from model_server.storage.opening import open_storage
 from model_server.telemetry.service import TelemetryService
 
-__all__ = ["Services", "online_keys", "online_uri", "open_publisher", "open_repository", "open_services"]
+__all__ = ["Services", "open_services"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,28 +70,6 @@ class Services:
     controller: Controller
 
 
-def open_repository(settings: Settings, engine: Engine) -> Repository:
-    """Raises: SettingsError, StorageUnavailable."""
-    storage = open_storage(settings.directory, settings.objects, settings.object_options)
-    return Repository(storage, lease_of(engine, settings.directory))
-
-
-def open_publisher(settings: Settings, clock: Clock, engine: Engine | None = None) -> Publisher:
-    """Open the repository and the online keys. Raises SettingsError, KeyRejected, RepositoryDamaged."""
-    repository = open_repository(settings, engine or open_engine(settings.database_url))
-    return Publisher(repository, partial(open_online_signers, online_keys(settings)), clock, settings.expiry)
-
-
-def online_keys(settings: Settings) -> OnlineKeys:
-    """Where the server's own keys are."""
-    uris = {use: online_uri(settings, uri) for use, uri in settings.online_uris.items()}
-    return OnlineKeys(folder=settings.keys_dir, passphrase_file=settings.online_passphrase, uris=uris)
-
-
-def online_uri(settings: Settings, uri: str) -> KeyUri:
-    return KeyUri(uri=uri, secret=lambda name: read_passphrase(settings.online_pin).decode())
-
-
 def open_services(
     settings: Settings,
     *,
@@ -111,7 +85,11 @@ def open_services(
     claim = _claim(settings.directory)
     try:
         return _open(
-            settings, clock or SystemClock(), telemetry_today, problem_of or partial(web.problem_of, statuses={}), claim
+            settings,
+            clock or SystemClock(),
+            telemetry_today,
+            problem_of or partial(default_problem_of, statuses={}),
+            claim,
         )
     except BaseException:
         claim.close()

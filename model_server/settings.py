@@ -16,8 +16,8 @@ from sqlalchemy.engine import URL
 from edge_runtime.bundle.limits import MAX_ARTIFACTS, MAX_DELTAS
 from model_server.errors import SettingsError
 from model_server.releases.delta.offering import DeltaLimits
+from model_server.signing.places import is_uri
 from model_server.signing.roles import Expiry
-from model_server.signing.uris import is_uri
 from model_server.telemetry.drift import DriftSettings
 from model_server.telemetry.settings import TelemetrySettings
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import math
 import random
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -24,16 +22,14 @@ from starlette.requests import ClientDisconnect
 
 from edge_runtime.bundle.errors import EdgeshipError
 from edge_runtime.enrolment.protocol import is_assertion
-from model_server.db.postgres import LOCK_NOT_AVAILABLE, sqlstate
 from model_server.errors import (
     BodyTooLarge,
     EnrolmentBusy,
     MalformedRequest,
     QueueFull,
-    StorageFull,
-    StorageUnavailable,
     TooManyTries,
 )
+from model_server.problems import problem, problem_of, storage_error
 
 __all__ = [
     "Authorize",
@@ -44,7 +40,6 @@ __all__ = [
     "capped_body",
     "parse_body",
     "person",
-    "problem_of",
     "route_of",
     "spool_body",
     "spread_s",
@@ -52,7 +47,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
-DISK_FULL = "53100"  # PostgreSQL's code
 # Takes the Authorization header, answers who it is; raises Unauthorized or Forbidden.
 Authorize = Callable[[str | None], str]
 # The same for a route, as in ``GET /v1/status``, and the header.
@@ -148,16 +142,16 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
 
     async def framework(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return _answer(_problem(status, HTTPStatus(status).phrase, "HTTPError"))
+        return _answer(problem(status, HTTPStatus(status).phrase, "HTTPError"))
 
     async def malformed(request: Request, error: Exception) -> JSONResponse:
         parts = error.errors()[0]["loc"] if isinstance(error, RequestValidationError) else ()
         where = ".".join(str(part) for part in parts)
         detail = f"{where}: not a value that is allowed here"
-        return _answer(_problem(HTTPStatus.BAD_REQUEST, detail, "MalformedRequest"))
+        return _answer(problem(HTTPStatus.BAD_REQUEST, detail, "MalformedRequest"))
 
     async def storage(request: Request, error: Exception) -> JSONResponse:
-        named = _storage_error(error)
+        named = storage_error(error)
         if named is None:
             raise error
         return await ours(request, named)
@@ -174,56 +168,6 @@ def add_problems(app: FastAPI, statuses: Mapping[type[EdgeshipError], int]) -> N
     app.add_exception_handler(OSError, storage)
     app.add_exception_handler(OperationalError, storage)
     app.add_exception_handler(Exception, unexpected)
-
-
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OperationalError) and sqlstate(error) == DISK_FULL:
-        return True
-    return "disk is full" in str(error)  # SQLite's SQLITE_FULL
-
-
-def _is_away(error: Exception) -> bool:
-    """No connection, one that broke, a server that shuts down or starts, or another writer that does not end."""
-    if not isinstance(error, OperationalError):
-        return False
-    code = sqlstate(error)
-    if code is None:
-        return "database is locked" in str(error) or not isinstance(error.orig, sqlite3.Error)
-    return code == LOCK_NOT_AVAILABLE or code[:2] in ("08", "57")  # connection exception, operator intervention
-
-
-def problem_of(error: Exception, statuses: Mapping[type[EdgeshipError], int]) -> dict[str, Any]:
-    """The RFC 9457 problem that answers ``error``: one of ours by the status of its closest class, a disk or a database
-    that failed by what it means, and anything else without saying what it was."""
-    named = error if isinstance(error, EdgeshipError) else _storage_error(error)
-    if named is None:
-        return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the server; its log says more", "Internal")
-    status = next((statuses[kind] for kind in type(named).__mro__ if kind in statuses), 500)
-    return _problem(status, str(named), type(named).__name__)
-
-
-def _storage_error(error: Exception) -> EdgeshipError | None:
-    named: EdgeshipError
-    if _is_full(error):
-        named = StorageFull("the server's disk is full, and nothing was changed: free some space, then send this again")
-    elif _is_away(error):
-        named = StorageUnavailable("the database does not answer, and nothing was changed: send this again later")
-    else:
-        return None
-    named.__cause__ = error
-    return named
-
-
-def _problem(status: int, detail: str, kind: str) -> dict[str, Any]:
-    """``kind`` is the error's class name, for programs, ``detail`` is for people."""
-    return {
-        "type": f"urn:edgeship:problem:{kind}",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
-        "detail": detail[:2000],
-    }
 
 
 def _answer(found: Mapping[str, Any]) -> JSONResponse:

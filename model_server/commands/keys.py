@@ -21,7 +21,7 @@ from model_server.commands.trust import Ask, key_uri, passphrase_for, read_root,
 from model_server.db.base import writing
 from model_server.db.migrate import open_database
 from model_server.errors import SettingsError
-from model_server.services import online_uri, open_publisher
+from model_server.installation import online_uri, open_publisher
 from model_server.settings import SETTINGS_FILE, Settings, load_settings
 from model_server.signing.chain import published_files
 from model_server.signing.changes.delegating import signed_delegation
@@ -32,7 +32,8 @@ from model_server.signing.changes.publishing import publish_change, published_st
 from model_server.signing.changes.signatures import Needed, needed
 from model_server.signing.changes.signing import Looked, look_at, sign_change
 from model_server.signing.keys import online_signer, read_passphrase, save_key
-from model_server.signing.people import KINDS, check_person, make_personal_keys, own_key, read_public_keys
+from model_server.signing.kinds import KINDS
+from model_server.signing.people import check_person, make_personal_keys, own_key, read_public_keys
 from model_server.signing.publisher import Publisher, online_key_file
 from model_server.signing.roles import ONLINE_FIELD, PERSON_FIELD, releases_role, rollouts_role
 from model_server.signing.state import Offline

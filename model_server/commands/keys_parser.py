@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model_server.signing.people import KINDS
-from model_server.signing.publisher import ONLINE_USES
-from model_server.signing.uris import key_place
+from model_server.signing.kinds import KINDS, ONLINE_USES
+from model_server.signing.places import key_place
 
 __all__ = ["add_keys_parser"]
 

@@ -1,4 +1,4 @@
-"""`init`, `keys list` and `export`: what happens on the machine that has the server's folder."""
+"""`init`: making a server's folder."""
 
 from __future__ import annotations
 
@@ -6,32 +6,27 @@ import json
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
 from sqlalchemy import select
 
 from model_server.access.credentials import CredentialRow
 from model_server.access.people import first_admin
 from model_server.access.tables import PersonRow
 from model_server.clock import Clock
-from model_server.db.base import open_engine, writing
+from model_server.db.base import writing
 from model_server.db.migrate import open_database
 from model_server.enrolment.tokens import TokenLimits, add_token
 from model_server.errors import SettingsError
 from model_server.files import write_atomic
-from model_server.services import open_repository
+from model_server.installation import open_repository
 from model_server.settings import SETTINGS_FILE, Place, load_settings, settings_text
 from model_server.signing.ceremony import create_repository, make_keys
-from model_server.signing.exporting import export
 from model_server.signing.keys import read_passphrase
 from model_server.signing.repository import METADATA
-from model_server.signing.roles import delegated_models, person_of, releases_role, rollouts_role
 
-__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "check_directory", "export_files", "init", "list_keys"]
+__all__ = ["CREDENTIALS_FILE", "ROOT_FILE", "check_directory", "init"]
 
 ROOT_FILE = "root.json"
 CREDENTIALS_FILE = "credentials.json"
@@ -96,40 +91,6 @@ def _move(building: Path, place: Path) -> None:
     place.chmod(0o700)
 
 
-def export_files(directory: Path, out: Path, console: Console) -> dict[str, object]:
-    """Write what devices fetch from the server of ``directory`` into ``out``, see `export`."""
-    settings = load_settings(directory)
-    repository = open_repository(settings, open_engine(settings.database_url))
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("exporting")
-        done = export(repository, out, lambda count, total: bar.update(task, completed=count, total=total))
-    console.print(
-        f"{out} holds the state of timestamp {done.timestamp_version}: {done.written} files written "
-        f"({done.bytes:,} bytes), {done.kept} were there.",
-        soft_wrap=True,
-    )
-    return {"out": str(out), **asdict(done)}
-
-
-def list_keys(directory: Path) -> dict[str, object]:
-    """Who may sign what: every role with its threshold, its keys and their owners."""
-    settings = load_settings(directory)
-    repository = open_repository(settings, open_engine(settings.database_url))
-    root, targets = repository.root().signed, repository.top_level_targets().signed
-    roles: list[dict[str, object]] = []
-    for name, role in root.roles.items():
-        owners = [(keyid, root.keys[keyid]) for keyid in role.keyids]
-        roles.append(_role(name, role.threshold, [(keyid, person_of(key) or "server") for keyid, key in owners]))
-    for model in delegated_models(targets):
-        for name in (releases_role(model), rollouts_role(model)):
-            delegated = targets.get_delegated_role(name)
-            owners = [(keyid, targets.get_key(keyid)) for keyid in delegated.keyids]
-            roles.append(
-                _role(name, delegated.threshold, [(keyid, person_of(key) or "server") for keyid, key in owners])
-            )
-    return {"roles": roles}
-
-
 def _fill(
     directory: Path,
     models: Sequence[str],
@@ -165,11 +126,3 @@ def _fill(
     if settings.database == Place().database:
         (directory / settings.database).chmod(0o600)
     return tokens
-
-
-def _role(name: str, threshold: int, owners: Sequence[tuple[str, str]]) -> dict[str, object]:
-    return {
-        "role": name,
-        "threshold": threshold,
-        "keys": [{"keyid": keyid, "owner": owner} for keyid, owner in owners],
-    }

@@ -52,10 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     match args.run:
-        case "init" | "keys list":
-            return _local(args, console)
+        case "init":
+            return _init(args, console)
+        case "keys list":
+            return _list_keys(args, console)
         case "export":
-            from model_server.commands.local import export_files
+            from model_server.commands.looking import export_files
 
             return export_files(args.directory, args.out, console)
         case "keys":
@@ -90,30 +92,32 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         return run_remote(args, client, console, _passphrase, _confirm)
 
 
-def _local(args: argparse.Namespace, console: Console) -> dict[str, object]:
-    from model_server.commands.local import init, list_keys
-    from model_server.commands.show import show_keys
+def _init(args: argparse.Namespace, console: Console) -> dict[str, object]:
+    from model_server.commands.guide import next_steps
+    from model_server.commands.local import init
     from model_server.settings import Place
 
-    if args.run == "init":
-        from model_server.commands.guide import next_steps
-        from model_server.settings import Place
+    chosen = _chosen(args, console)
+    secret = chosen.passphrase or _passphrase(args.passphrase_file, new=True)
+    place = Place(
+        database=chosen.database or Place().database,
+        objects=args.objects or Place().objects,
+        endpoint=args.objects_endpoint,
+        region=args.objects_region,
+    )
+    answer = init(args.directory, chosen.models, chosen.people, secret, SystemClock(), place, args.admin)
+    console.print(
+        f"{args.directory} is ready. Devices trust {answer['root']}. The API key of {answer['admin']} and an "
+        f"enrolment token are in {answer['credentials']} and nowhere else."
+    )
+    console.print(next_steps(args.directory, chosen.models, chosen.people), markup=False, soft_wrap=True)
+    return answer
 
-        chosen = _chosen(args, console)
-        secret = chosen.passphrase or _passphrase(args.passphrase_file, new=True)
-        place = Place(
-            database=chosen.database or Place().database,
-            objects=args.objects or Place().objects,
-            endpoint=args.objects_endpoint,
-            region=args.objects_region,
-        )
-        answer = init(args.directory, chosen.models, chosen.people, secret, SystemClock(), place, args.admin)
-        console.print(
-            f"{args.directory} is ready. Devices trust {answer['root']}. The API key of {answer['admin']} and an "
-            f"enrolment token are in {answer['credentials']} and nowhere else."
-        )
-        console.print(next_steps(args.directory, chosen.models, chosen.people), markup=False, soft_wrap=True)
-        return answer
+
+def _list_keys(args: argparse.Namespace, console: Console) -> dict[str, object]:
+    from model_server.commands.looking import list_keys
+    from model_server.commands.show import show_keys
+
     keys = list_keys(args.directory)
     show_keys(console, keys)
     return keys

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from model_server.commands.keys_parser import add_keys_parser
 from model_server.commands.people_parser import add_people_parser
-from model_server.releases.staging import DEFAULT_CEILING
+from model_server.quantities import DEFAULT_CEILING
 from model_server.rollouts.guardrails import Limits
-from model_server.signing.uris import key_place
+from model_server.signing.places import key_place
 
 __all__ = ["POLICY", "build_parser", "limit_option"]
 

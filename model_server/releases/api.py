@@ -14,13 +14,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from model_server.client import repr_digest
-from model_server.quantities import parse_ceiling
+from model_server.quantities import DEFAULT_CEILING, parse_ceiling
 from model_server.releases.answers import release_json
 from model_server.releases.jobs.api import job_json
 from model_server.releases.jobs.service import JobService
 from model_server.releases.jobs.store import Options
 from model_server.releases.service import ReleaseService
-from model_server.releases.staging import DEFAULT_CEILING
 from model_server.web import AuthorizeRoute, capped_body, parse_body, person, spool_body
 
 __all__ = ["MAX_SIGNATURE_BODY", "SignatureBody", "releases_router"]

@@ -23,10 +23,7 @@ from model_server.releases.blobs import Blobs
 from model_server.releases.delta.offering import DeltaLimits, Older, offer_deltas
 from model_server.releases.watch import UNWATCHED, Watch
 
-__all__ = ["DEFAULT_CEILING", "StagedFiles", "open_upload", "stage_files"]
-
-# The real one: a release that is bad in a way nobody sees for days reaches few devices in those days.
-DEFAULT_CEILING = "0h=1%,24h=10%,72h=50%,120h=100%"
+__all__ = ["StagedFiles", "open_upload", "stage_files"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

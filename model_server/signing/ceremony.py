@@ -19,8 +19,9 @@ from tuf.api.metadata import Delegations, Metadata, MetaFile, Role, Root, Snapsh
 from edge_runtime.bundle.names import check_model
 from model_server.errors import SettingsError
 from model_server.signing.keys import online_signer, personal_signer, save_key
+from model_server.signing.kinds import ONLINE_USES
 from model_server.signing.people import check_passphrase, check_person
-from model_server.signing.publisher import ONLINE_USES, online_key_file
+from model_server.signing.publisher import online_key_file
 from model_server.signing.repository import Repository, S, to_bytes
 from model_server.signing.roles import (
     ROOT_PEOPLE,

@@ -15,11 +15,11 @@ from model_server.errors import KeyRejected, SettingsError
 from model_server.files import write_atomic
 from model_server.signing.algorithms import check_algorithm, key_of, read_public_pem
 from model_server.signing.keys import personal_signer, save_key
+from model_server.signing.kinds import KINDS
 from model_server.signing.roles import PERSON_FIELD, person_of
 from model_server.signing.uris import KeyUri, find_public, open_uri
 
 __all__ = [
-    "KINDS",
     "MIN_PASSPHRASE",
     "check_passphrase",
     "check_person",
@@ -28,7 +28,6 @@ __all__ = [
     "read_public_keys",
 ]
 
-KINDS = ("root", "targets", "releases")
 MIN_PASSPHRASE = 12  # characters; a stolen key file is tried offline, as fast as the thief can
 FORMAT = 1
 MAX_BYTES = 65_536

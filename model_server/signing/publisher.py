@@ -16,13 +16,12 @@ from edge_runtime.update.plan import Plan
 from model_server.clock import Clock
 from model_server.errors import KeyWithoutRole, RepositoryDamaged
 from model_server.signing.keys import open_signer, read_passphrase, sign_metadata
+from model_server.signing.kinds import ONLINE_USES
 from model_server.signing.repository import Repository, S, to_bytes
 from model_server.signing.roles import ONLINE_FIELD, Expiry, delegated_models, first_role, rollouts_role
 from model_server.signing.uris import KeyUri
 
-__all__ = ["ONLINE_USES", "OnlineKeys", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
-
-ONLINE_USES = ("rollouts", "snapshot", "timestamp")
+__all__ = ["OnlineKeys", "OnlineSigners", "Publisher", "online_key_file", "open_online_signers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,10 @@ Nothing here keeps, logs or prints a PIN.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from urllib.parse import parse_qsl, urlparse
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -31,7 +29,7 @@ from securesystemslib.signer import (
 from model_server.errors import KeyRejected, KeyWithoutRole, SignerFailed
 from model_server.signing.algorithms import check_algorithm
 
-__all__ = ["KeyUri", "find_public", "is_uri", "key_place", "open_uri"]
+__all__ = ["KeyUri", "find_public", "open_uri"]
 
 # What has to be installed for a scheme. Ours names only what our tests run.
 _EXTRAS = {
@@ -42,7 +40,6 @@ _EXTRAS = {
     "hv": "securesystemslib[vault]",
     "tkey": "securesystemslib[tkey]",
 }
-_URI = re.compile(r"[a-z][a-z0-9]+:")
 # Signed once to see which key a URI leads to. It is no metadata, and can never be taken for any.
 _PROBE = b"Edgeship asks: which key is this? This text is no TUF metadata and grants nothing."
 _PIN_ERRORS = {
@@ -64,16 +61,6 @@ class KeyUri:
 
     def __str__(self) -> str:
         return self.uri
-
-
-def is_uri(text: str) -> bool:
-    """Whether this names a key elsewhere, and not a file."""
-    return _URI.match(text) is not None and not Path(text).exists()
-
-
-def key_place(text: str) -> Path | str:
-    """A file's path, or a URI as it is: what a command is given as a key."""
-    return text if is_uri(text) else Path(text)
 
 
 def open_uri(place: KeyUri, keys: Iterable[Key]) -> Signer:

@@ -26,11 +26,11 @@ from model_server.errors import (
     SigningError,
     ThresholdNotMet,
 )
+from model_server.installation import open_publisher
 from model_server.releases.carrying import fetch_proposal, submit
 from model_server.releases.proposal_file import Proposal, read_proposal
 from model_server.releases.signing import Approval, sign_release
 from model_server.releases.signing_request import Review
-from model_server.services import open_publisher
 from model_server.settings import Settings
 from model_server.signing.carried import MAX_BYTES
 from model_server.signing.keys import open_signer, read_passphrase

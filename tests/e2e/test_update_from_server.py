@@ -13,7 +13,7 @@ from edge_runtime.store import Store
 from edge_runtime.update.fetcher import default_client
 from edge_runtime.update.plan import PARTS, Plan, State
 from edge_runtime.update.updater import Updater
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from tests.support.managers import publish
 from tests.support.server import SteppedClock, credentials, make_bundle, make_folder, running
 from tests.support.world import Canary

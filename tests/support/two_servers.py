@@ -30,6 +30,7 @@ from model_server.clock import SystemClock
 from model_server.db.base import Lock, open_engine, writing
 from model_server.db.migrate import upgrade
 from model_server.errors import RolloutConflict
+from model_server.installation import online_keys, open_publisher, open_repository
 from model_server.releases.blobs import Blobs
 from model_server.releases.jobs.store import JobStore
 from model_server.releases.service import ReleaseService
@@ -37,7 +38,6 @@ from model_server.rollouts.guardrails import Limits
 from model_server.rollouts.ingest import ingest
 from model_server.rollouts.outcomes import Counters, Report
 from model_server.rollouts.service import RolloutService, StartRequest
-from model_server.services import online_keys, open_publisher, open_repository
 from model_server.settings import load_settings
 from model_server.signing.publisher import OnlineSigners, Publisher, open_online_signers
 from model_server.telemetry.reports import EPOCH, Mechanisms, admit

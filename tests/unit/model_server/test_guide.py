@@ -9,7 +9,7 @@ import pytest
 
 from model_server.cli import main
 from model_server.commands.guide import weakness
-from model_server.commands.local import list_keys
+from model_server.commands.looking import list_keys
 from model_server.signing.roles import releases_role
 from tests.support.terminal import typing_at
 

@@ -16,10 +16,10 @@ from model_server.audit import log as audit
 from model_server.audit.tables import AuditRow
 from model_server.clock import SystemClock
 from model_server.db.base import open_engine, reading, writing
+from model_server.installation import open_publisher
 from model_server.releases.jobs.store import JobStore, Options
 from model_server.releases.jobs.tables import JobState
 from model_server.rollouts.tables import ArmRow, EventRow, RolloutDeviceRow, RolloutRow
-from model_server.services import open_publisher
 from model_server.signing.keys import open_signer
 from model_server.signing.roles import releases_role
 from model_server.telemetry.store import decode_cells

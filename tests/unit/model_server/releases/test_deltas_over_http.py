@@ -11,7 +11,7 @@ import pytest
 from edge_runtime.bundle import read_release
 from edge_runtime.errors import Outcome
 from edge_runtime.update.plan import PARTS, State
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import Settings
 from tests.support.managers import download, publish, sign, stage
 from tests.support.plans import PLAN

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from model_server.clock import SystemClock
+from model_server.installation import open_publisher
 from model_server.releases.blobs import Blobs
 from model_server.releases.jobs.spool import Spool
 from model_server.releases.jobs.store import MAX_OPEN
-from model_server.services import open_publisher
 from model_server.settings import Settings
 from tests.support.managers import ended, spool_empties, stage, until, upload
 from tests.support.postgres import copy_rows

@@ -16,7 +16,7 @@ from edge_runtime.update.plan import PARTS, State
 from model_server.audit import log as audit
 from model_server.db.base import reading
 from model_server.errors import ReviewFailed, ServerRefused
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import Settings
 from tests.support.managers import download, publish, sign, sign_the_policy, stage
 from tests.support.plans import PLAN

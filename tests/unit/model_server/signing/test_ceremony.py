@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from edge_runtime.update.rules import ROLE_FIELD
-from model_server.commands.local import init, list_keys
+from model_server.commands.local import init
+from model_server.commands.looking import list_keys
 from model_server.errors import KeyRejected, ReleaseConflict, ReviewFailed, SettingsError, ThresholdNotMet
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import Settings
 from model_server.signing.chain import published_files
 from model_server.signing.changes.delegating import signed_delegation

@@ -19,7 +19,7 @@ from tuf.ngclient import Updater
 
 from model_server.commands.main import main
 from model_server.errors import RepositoryDamaged
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import Settings
 from model_server.signing.exporting import export
 from model_server.signing.publisher import Publisher

@@ -17,9 +17,9 @@ from edge_runtime.update.plan import State
 from model_server.clock import SystemClock
 from model_server.db.base import open_engine, reading
 from model_server.errors import LeaseLost, StorageUnavailable
+from model_server.installation import open_publisher
 from model_server.rollouts.ingest import latest_rollout
 from model_server.rollouts.starting import plan_of
-from model_server.services import open_publisher
 from model_server.settings import SETTINGS_FILE, Place, Settings, load_settings, settings_text
 from model_server.signing.lease import Check, database_lease
 from model_server.signing.publisher import Publisher

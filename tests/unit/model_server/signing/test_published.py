@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_server.errors import RepositoryDamaged
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.signing.published import PublishedRoles, renewal_due
 from model_server.signing.publisher import Publisher
 from model_server.signing.repository import METADATA

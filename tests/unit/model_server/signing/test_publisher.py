@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata, Targets
 
 from edge_runtime.update.plan import State
 from model_server.errors import KeyRejected, RepositoryDamaged
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import Settings
 from model_server.signing.health import alert_level, role_health
 from model_server.signing.published import PublishedRoles

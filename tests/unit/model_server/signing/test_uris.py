@@ -22,7 +22,7 @@ from edge_runtime.update.plan import PARTS, State
 from edge_runtime.update.rules import ROLE_FIELD
 from model_server.cli import main
 from model_server.errors import KeyRejected, KeyWithoutRole, SignerFailed
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import SETTINGS_FILE, Settings, load_settings
 from model_server.signing.algorithms import key_of
 from model_server.signing.keys import sign_metadata

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from model_server.services import open_publisher
+from model_server.installation import open_publisher
 from model_server.settings import Settings
 from model_server.signing.roles import releases_role
 from model_server.storage.folder import FolderStorage
