@@ -56,10 +56,10 @@ class PowerDisk(WatchedDisk):
             raise PowerCut
         self._left -= 1
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, *, private: bool = False) -> None:
         on = not self.cut
         try:
-            super().write(path, data)
+            super().write(path, data, private=private)
         except PowerCut:
             if on:
                 path.write_bytes(data[: len(data) // 2])

@@ -124,8 +124,10 @@ def _cut(site: Site, work: Path, place: Path, point: Point, power: bool) -> list
             reached = ended.status == -9
         else:
             ended = in_child(lambda: _cut_power(site, state, point, place))
+            if ended.status not in (0, CRASHED):
+                raise FaultsFailed(f"a trial broke by itself, and so says nothing: {ended.error}")
             reached = bool(ended.value)
-            folders = [(loss, place / loss.value) for loss in Loss] if reached else []
+            folders = [(loss, place / loss.value) for loss in Loss] if reached else [(Loss.ALL, state)]
         results = []
         for loss, folder in folders:
             outcome, starts, detail = _recovered(site, folder, process.candidate)

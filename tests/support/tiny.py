@@ -191,7 +191,12 @@ def release(
                 minimum_engine_version="1.0",
                 peak_memory_bytes=None,
                 measured=Measurement(
-                    accuracy=None, rows=0, latency_p50_us=None, machine="test", evaluated_with="numpy"
+                    accuracy=None,
+                    rows=100,
+                    decision_agreement=1.0,  # they are checked against each other wherever they are used
+                    latency_p50_us=None,
+                    machine="test",
+                    evaluated_with="numpy",
                 ),
                 confidence=Confidence(
                     score=score,
