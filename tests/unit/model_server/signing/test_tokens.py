@@ -1,5 +1,4 @@
-"""Runs `token_tests` in a process of its own: SoftHSM brings OpenSSL along, and in a process that has loaded the one of
-TensorFlow or of PostgreSQL's driver before, the two crash."""
+"""Runs `token_tests` in a process of its own: in one that has loaded TensorFlow, SoftHSM crashes over making a key."""
 
 from __future__ import annotations
 
