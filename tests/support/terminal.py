@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -42,10 +43,22 @@ class Typed:
     def press(self, key: bytes) -> None:
         os.write(self._descriptor, key)
 
+    def interrupt(self) -> int:
+        """Ctrl-C until it ends; the exit status. Python does not see one that comes between its showing of a prompt and
+        its reading of the answer: somebody at a keyboard presses it again."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, f"Ctrl-C does not end it:\n{self.screen}"
+            self.press(b"\x03")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        return self.end()
+
     def end(self) -> int:
         """Read to the end; the exit status."""
+        deadline = time.monotonic() + PATIENCE_S
         while self._read():
-            pass
+            assert time.monotonic() < deadline, f"it does not end:\n{self.screen}"
         return self._process.wait(PATIENCE_S)
 
     def _read(self) -> bool:
