@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RESERVE_BYTES", "Refused", "discard", "download", "etag_path", "missing"]
 
-PIECE_BYTES = 1 << 18
 RESERVE_BYTES = 4 << 20  # stays free for the state file, the metadata and everybody else on the device
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
-
-
-class _TooLong(Exception):
-    """More bytes came than were signed."""
 
 
 class Refused(UpdateError):
@@ -118,19 +112,16 @@ def _transfer(
         with transport.get(url, headers) as response:
             have = _begin(response, url, target, part, have, disk)
             resumable = disk.exists(etag_path(part))
-            with _appending(part, disk) as append:
-                for chunk in transport.chunks(response, target.length - have):
-                    have += len(chunk)
-                    if have > target.length:
-                        raise _TooLong
-                    append(chunk)
-                    if pacing is not None:
-                        pacing.took(len(chunk), more=have < target.length, resumable=resumable)
-    except _TooLong as error:
-        discard(part, disk)
-        raise UpdateError(
-            Outcome.VERIFICATION_FAILED, f"{url} is longer than the {target.length} bytes that were signed"
-        ) from error
+            for chunk in transport.chunks(response, target.length - have):
+                have += len(chunk)
+                if have > target.length:
+                    discard(part, disk)
+                    raise UpdateError(
+                        Outcome.VERIFICATION_FAILED, f"{url} is longer than the {target.length} bytes that were signed"
+                    )
+                disk.append(part, chunk)
+                if pacing is not None:
+                    pacing.took(len(chunk), more=have < target.length, resumable=resumable)
     except UpdateError as error:
         if error.outcome is Outcome.SERVER_UNREACHABLE:
             raise UpdateError(Outcome.DOWNLOAD_FAILED, str(error)) from error
@@ -140,25 +131,6 @@ def _transfer(
             discard(part, disk)  # a full disk is somebody else's problem too
         raise
     return "Range" in headers
-
-
-@contextlib.contextmanager
-def _appending(part: Path, disk: Disk) -> Iterator[Callable[[bytes], None]]:
-    """Adds to ``part`` in larger pieces than chunks come in: opening the file for each would take longer than writing
-    it. However this ends, what came is in the file; a power cut takes one piece."""
-    waiting = bytearray()
-
-    def append(chunk: bytes) -> None:
-        waiting.extend(chunk)
-        if len(waiting) >= PIECE_BYTES:
-            disk.append(part, bytes(waiting))
-            waiting.clear()
-
-    try:
-        yield append
-    finally:
-        if waiting:
-            disk.append(part, bytes(waiting))
 
 
 def _have(part: Path, disk: Disk) -> tuple[int, str]:

@@ -189,7 +189,7 @@ def test_without_room_nothing_is_downloaded(fetch: Download) -> None:
 
 
 def test_a_disk_that_fills_up_meanwhile_keeps_nothing(fetch: Download) -> None:
-    for allowed in range(2):  # its ETag, its first piece
+    for allowed in range(4):
         with pytest.raises(StoreFull):
             fetch(FullDisk(allowed))
         assert list(fetch.part.parent.iterdir()) == []
