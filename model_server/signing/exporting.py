@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ def _export_target(repository: Repository, target: TargetFile, folder: Path) -> 
             for piece in repository.storage.pieces(name):
                 digest.update(piece)
                 size += out.write(piece)
+            out.flush()
+            os.fsync(out.fileno())  # a later export takes a file of the right size for whole
         if (size, digest.hexdigest()) != (target.length, target.hashes.get("sha256")):
             raise RepositoryDamaged(f"{target.path} is not the file that was signed; it was not exported")
         temporary.replace(path)
